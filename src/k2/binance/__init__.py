@@ -1,0 +1,1 @@
+"""The venue: bytes from Binance in, trades and control messages out."""

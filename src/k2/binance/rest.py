@@ -1,0 +1,120 @@
+"""The shell round aiohttp for the venue's REST side: the past by id, and what is listed."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Self
+
+import aiohttp
+import structlog
+
+from k2.binance.limits import WEIGHTS, WeightBudget
+from k2.binance.rows import decode_rows, decode_symbols
+from k2.errors import RetryError, StopError
+from k2.market import BadRow, StreamKind, Symbol, Trade
+from k2.tape.healing import PAGE_ROWS
+
+TIMEOUT_S = 10.0
+RETRY_AFTER_DEFAULT_S = 10.0
+SYMBOLS_PER_REQUEST_MAX = 100
+
+_log = structlog.get_logger()
+
+
+class RestClient:
+    """GETs only, so repeating one is always safe. Times are asked for in microseconds."""
+
+    def __init__(self, base_urls: Sequence[str], *, kind: StreamKind) -> None:
+        """Name the addresses, tried in order; open it with ``async with``."""
+        self._base_urls = list(base_urls)
+        self._kind = kind
+        self._path = "aggTrades" if kind is StreamKind.AGG_TRADE else "historicalTrades"
+        self._budget = WeightBudget()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            headers={"X-MBX-TIME-UNIT": "MICROSECOND"},
+        )
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def rows_from(self, symbol: str, *, from_id: int) -> list[Trade | BadRow]:
+        """Return up to 1,000 rows with ids from ``from_id`` on, ascending.
+
+        Raises:
+            RetryError: If REST cannot be asked right now.
+            StopError: If the exchange does not know the symbol.
+        """
+        params = {"symbol": symbol, "fromId": str(from_id), "limit": str(PAGE_ROWS)}
+        body = await self._get(self._path, params)
+        return self._decode(body, symbol)
+
+    async def newest_id(self, symbol: str) -> int | None:
+        """Return the newest id REST has, or None when the symbol never traded."""
+        body = await self._get(self._path, {"symbol": symbol, "limit": "1"})
+        rows = self._decode(body, symbol)
+        return rows[-1].source_id if rows else None
+
+    async def symbols(self, names: Sequence[str]) -> dict[str, Symbol]:
+        """Return base and quote asset of each name, from ``exchangeInfo``.
+
+        Raises:
+            StopError: If a name is not listed.
+        """
+        listed: dict[str, Symbol] = {}
+        for start in range(0, len(names), SYMBOLS_PER_REQUEST_MAX):
+            part = names[start : start + SYMBOLS_PER_REQUEST_MAX]
+            text = "[" + ",".join(f'"{name}"' for name in part) + "]"
+            body = await self._get("exchangeInfo", {"symbols": text})
+            listed |= decode_symbols(body, names=part)
+        absent = [name for name in names if name not in listed]
+        if absent:
+            raise StopError(f"the exchange does not list {', '.join(absent)}: see BINANCE_SYMBOLS")
+        return listed
+
+    def _decode(self, body: bytes, symbol: str) -> list[Trade | BadRow]:
+        return decode_rows(body, kind=self._kind, symbol=symbol, recv_ts_ns=time.time_ns())
+
+    async def _get(self, path: str, params: Mapping[str, str]) -> bytes:
+        if self._session is None:
+            raise StopError("RestClient is used outside its `async with`")
+        while (wait_s := self._budget.wait_s(weight=WEIGHTS[path], wall_s=time.time())) > 0:
+            _log.info("rest_budget_waits", path=path, wait_s=round(wait_s, 1))
+            await asyncio.sleep(wait_s)
+        problem = ""
+        for base_url in self._base_urls:
+            url = f"{base_url}/api/v3/{path}"
+            try:
+                async with self._session.get(url, params=params) as response:
+                    body = await response.read()
+                    self._learn(response)
+                    if response.status == HTTPStatus.OK:
+                        return body
+                    problem = _refusal(response, body)
+            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+                problem = f"{base_url} cannot be reached: {exc or type(exc).__name__}"
+        raise RetryError(problem)
+
+    def _learn(self, response: aiohttp.ClientResponse) -> None:
+        used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
+        if used.isdigit():
+            self._budget.learn(used_weight=int(used), wall_s=time.time())
+        if response.status in (HTTPStatus.TOO_MANY_REQUESTS, 418):
+            text = response.headers.get("Retry-After", "")
+            retry_after_s = float(text) if text.isdigit() else RETRY_AFTER_DEFAULT_S
+            self._budget.block(retry_after_s=retry_after_s, wall_s=time.time())
+            raise RetryError(f"rate limit: REST answered {response.status}, {retry_after_s:g} s")
+
+
+def _refusal(response: aiohttp.ClientResponse, body: bytes) -> str:
+    """Return why a reply is not an answer; raise where no other address would answer better."""
+    text = body[:200].decode("utf-8", errors="replace")
+    if response.status == HTTPStatus.BAD_REQUEST and b"-1121" in body:
+        raise StopError(f"the exchange does not list a symbol asked for: {text}")
+    return f"REST answered {response.status} for {response.url.path}: {text}"

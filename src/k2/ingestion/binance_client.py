@@ -1,0 +1,133 @@
+"""``k2 stream``: the capture service, also runnable as this file.
+
+Such as ``python src/k2/ingestion/binance_client.py --symbols BTCUSDT ETHUSDT BNBUSDT
+--kafka-bootstrap localhost:9092 --schema-registry http://localhost:8081``.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import structlog
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from k2 import __version__
+from k2.errors import K2Error, StopError
+from k2.ingestion.capture import run_capture
+from k2.ingestion.supervision import ExitCode, UnavailableError, first_of, stop_on_signals
+from k2.observability.logging import configure_logging
+from k2.settings import Settings, SettingsError, load_settings, setting_rows
+
+LOG_FILE = Path("logs/binance_client.log")
+
+_log = structlog.get_logger()
+
+app = App(
+    name="stream",
+    version=__version__,
+    help="Record trades: Binance socket to Kafka, each id once, in order.",
+    help_epilogue=(
+        "Examples:\n\n"
+        "  k2 stream --symbols BTCUSDT ETHUSDT BNBUSDT\n\n"
+        "  k2 stream --symbols BTCUSDT --stream trade --kafka-bootstrap localhost:9092\n\n"
+        "Every flag has an environment variable; `--print-config` shows them all.\n\n"
+        "Exit codes: 0 clean, 1 failed, 2 configuration, 3 stopped before Kafka had everything "
+        "(heals at the next start), 4 a dependency is absent and --fail-fast was given."
+    ),
+)
+
+
+@app.default
+def stream(
+    *,
+    symbols: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    stream: Literal["aggTrade", "trade"] | None = None,
+    kafka_bootstrap: str | None = None,
+    schema_registry: str | None = None,
+    log_level: str | None = None,
+    fail_fast: Annotated[bool, Parameter(negative="")] = False,
+    check: Annotated[bool, Parameter(negative="")] = False,
+    print_config: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Record trades: Binance socket to Kafka, each id once, in order.
+
+    Args:
+        symbols: Symbols to record, separated by spaces or commas (BINANCE_SYMBOLS).
+        stream: aggTrade or trade (BINANCE_STREAM).
+        kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
+        schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
+        log_level: DEBUG, INFO, WARNING or ERROR (K2_LOG_LEVEL).
+        fail_fast: Exit 4 when Kafka, registry or exchange is absent, instead of waiting for it.
+        check: Validate the settings and exit.
+        print_config: Show every setting with its variable, and exit.
+    """
+    try:
+        settings = load_settings(
+            {
+                "symbols": symbols,
+                "stream": stream,
+                "kafka_bootstrap": kafka_bootstrap,
+                "schema_registry_url": schema_registry,
+                "log_level": log_level.upper() if log_level else None,
+            }
+        )
+    except SettingsError as exc:
+        print(f"k2 stream: {exc}", file=sys.stderr)  # noqa: T201 - no logging is set up yet
+        return ExitCode.CONFIGURATION
+    if print_config:
+        _print_settings(settings)
+        return ExitCode.CLEAN
+    if check:
+        return ExitCode.CLEAN
+    log_file = settings.log_file or LOG_FILE
+    configure_logging(service="stream", level=settings.log_level, file=log_file)
+    code = asyncio.run(_run(settings, fail_fast=fail_fast))
+    if code is ExitCode.CLEAN:
+        _log.info("Shutdown complete")
+    return code
+
+
+async def _run(settings: Settings, *, fail_fast: bool) -> ExitCode:
+    stop = stop_on_signals()
+    _log.info(
+        "stream_started",
+        symbols=list(settings.symbols),
+        stream=settings.stream.value,
+        environment=settings.environment,
+        kafka=settings.kafka_bootstrap,
+        pid=os.getpid(),
+    )
+    try:
+        return await run_capture(settings, stop, fail_fast=fail_fast)
+    except BaseExceptionGroup as group:
+        problem = first_of(group)
+        if not isinstance(problem, K2Error):
+            raise
+        _log.error("stream_stopped", reason=str(problem))
+    except UnavailableError as exc:
+        _log.error("stream_stopped", reason=str(exc))
+        return ExitCode.DEPENDENCY_UNAVAILABLE
+    except StopError as exc:
+        _log.error("stream_stopped", reason=str(exc))
+    return ExitCode.FAILED
+
+
+def _print_settings(settings: Settings) -> None:
+    table = Table("variable", "value", "meaning")
+    for row in setting_rows(settings):
+        table.add_row(row.variable, row.value, row.meaning)
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the service; its exit code is the process's."""
+    code = app(exit_on_error=True, result_action="return_value")
+    sys.exit(code if isinstance(code, int) else ExitCode.CLEAN)
+
+
+if __name__ == "__main__":
+    main()

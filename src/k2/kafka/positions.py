@@ -1,0 +1,203 @@
+"""The position: what a shard's tape holds, written in the same transaction as the trades.
+
+``.positions`` is compacted and holds two keys per shard: ``position`` (the full vector, symbol to
+next id) and ``identity`` (what this tape is a tape of). Reading both is all a successor needs.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from k2.errors import RejectError, RetryError, StopError
+from k2.kafka.encoding import decode_record, split_wire
+
+POSITION_KEY = b"position"
+IDENTITY_KEY = b"identity"
+READ_DEADLINE_S = 30.0
+TAIL_RECORDS = 5_000
+"""Offsets of the trades partition looked at to compare its end with the position."""
+
+
+class SymbolPosition(msgspec.Struct, frozen=True):
+    """Where one symbol's tape ends.
+
+    ``next_id`` is the first id neither written nor declared; ``last_id`` the last id written
+    (None when only declared gaps were), which the next record carries as ``previous_id``.
+    """
+
+    next_id: int
+    last_id: int | None
+
+
+Position = Mapping[str, SymbolPosition]
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What a shard's tape is a tape of. A differing one is refused."""
+
+    venue: str
+    environment: str
+    stream_kind: str
+    topic_ids: dict[str, str]
+    partitions: int
+    symbols: list[str]
+    """Active set, sorted; it only grows by configuration."""
+
+
+class ShardRecord(msgspec.Struct, frozen=True):
+    """What ``.positions`` says of one shard; None where it says nothing."""
+
+    identity: Identity | None
+    position: dict[str, SymbolPosition] | None
+
+
+class _PositionValue(msgspec.Struct):
+    symbols: dict[str, SymbolPosition]
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode_position = msgspec.json.Decoder(_PositionValue).decode
+_decode_identity = msgspec.json.Decoder(Identity).decode
+
+
+def encode_position(position: Position) -> bytes:
+    """Return the record value of a position: JSON, so that an operator can read it."""
+    return _encode(_PositionValue(dict(position)))
+
+
+def encode_identity(identity: Identity) -> bytes:
+    """Return the record value of an identity."""
+    return _encode(identity)
+
+
+def read_shard(
+    bootstrap: str, *, positions_topic: str, shard: int, isolation: str = "read_uncommitted"
+) -> ShardRecord:
+    """Read one shard's identity and position, up to the end.
+
+    Call it after ``init_transactions``: no transaction of the shard is open then, so everything
+    below the high watermark is decided. The watermark is asked for with ``read_uncommitted``,
+    because librdkafka's ``read_committed`` end is the last stable offset. Only a look that fences
+    nobody, and may be out of date, asks for the end with ``read_committed``.
+
+    Raises:
+        RetryError: If the partition cannot be read to its end in time.
+        StopError: If a record is not one of ours.
+    """
+    identity: Identity | None = None
+    position: dict[str, SymbolPosition] | None = None
+    partition = TopicPartition(positions_topic, shard)
+    for message in _read(bootstrap, partition, isolation=isolation):
+        try:
+            if message.key() == POSITION_KEY:
+                position = _decode_position(message.value()).symbols
+            elif message.key() == IDENTITY_KEY:
+                identity = _decode_identity(message.value())
+        except (msgspec.MsgspecError, TypeError) as exc:
+            raise StopError(
+                f"{positions_topic} holds a record that is not a position, at offset "
+                f"{message.offset()} of partition {shard}: {exc}; "
+                "rebuild it with `k2 positions rebuild --from-topic`"
+            ) from exc
+    return ShardRecord(identity, position)
+
+
+def read_tail(
+    bootstrap: str, *, trades_topic: str, shard: int, writer_schema: Any, whole: bool = False
+) -> tuple[bool, dict[str, int]]:
+    """Read the end of a trades partition (or all of it).
+
+    Args:
+        bootstrap: Kafka's address.
+        trades_topic: The topic.
+        shard: Its partition.
+        writer_schema: Parsed schema of the trades.
+        whole: Read from the first offset instead of the last ``TAIL_RECORDS``.
+
+    Returns:
+        Whether the partition has ever held a record, and the last id of every symbol seen.
+        Records that are not ours (a console producer's test message) are passed over.
+    """
+    last_ids: dict[str, int] = {}
+    start = OFFSET_BEGINNING if whole else -TAIL_RECORDS
+    consumer_end = 0
+    partition = TopicPartition(trades_topic, shard)
+    for message in _read(bootstrap, partition, from_end=start):
+        consumer_end = (message.offset() or 0) + 1
+        try:
+            record = decode_record(split_wire(message.value())[1], writer_schema)
+            last_ids[record["symbol"]] = record["source_sequence"]
+        except (RejectError, KeyError):
+            continue
+    return consumer_end > 0, last_ids
+
+
+def _read(
+    bootstrap: str,
+    partition: TopicPartition,
+    *,
+    from_end: int = OFFSET_BEGINNING,
+    isolation: str = "read_uncommitted",
+) -> Any:
+    """Yield committed messages of one partition up to its end as asked now."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "k2-positions-reader",  # assign() only: the group is never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 1,
+        }
+    )
+    try:
+        low, high = _watermarks(bootstrap, partition, isolation=isolation)
+        if high == 0:
+            return
+        start = low if from_end == OFFSET_BEGINNING else max(low, high + from_end)
+        consumer.assign([TopicPartition(partition.topic, partition.partition, start)])
+        deadline_s = time.monotonic() + READ_DEADLINE_S
+        while time.monotonic() < deadline_s:
+            message = consumer.poll(0.2)
+            if message is None:
+                continue
+            offset = message.offset() or 0
+            if (problem := message.error()) is None:
+                yield message
+                if offset + 1 >= high:
+                    return
+            elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's name
+                if offset >= high:
+                    return
+            elif not problem.retriable():
+                raise RetryError(f"Kafka cannot read {partition.topic}: {problem.str()}")
+        raise RetryError(f"{partition.topic} was not read to offset {high} in {READ_DEADLINE_S} s")
+    finally:
+        consumer.close()
+
+
+def _watermarks(bootstrap: str, partition: TopicPartition, *, isolation: str) -> tuple[int, int]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "k2-positions-reader",
+            "isolation.level": isolation,
+        }
+    )
+    try:
+        low, high = consumer.get_watermark_offsets(partition, timeout=10.0)
+    except KafkaException as exc:
+        raise RetryError(f"Kafka did not tell the end of {partition.topic}: {exc}") from exc
+    finally:
+        consumer.close()
+    return low, high

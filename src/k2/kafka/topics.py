@@ -1,0 +1,109 @@
+"""The topics beside one another: their names, their settings, and what the broker says of them.
+
+Partition k of every one of them belongs to shard k; a shard is one partition for ever.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from k2.errors import RetryError
+
+ADMIN_TIMEOUT_S = 10.0
+
+# The whole tape stays in Kafka until the operator says otherwise; the lake is the long memory.
+_FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
+_SETTINGS: dict[str, dict[str, str]] = {
+    "trades": {"retention.ms": str(7 * 24 * 3600 * 1000), "compression.type": "producer"},
+    # Small segments keep compaction ahead of 20 records a second, so a successor reads little.
+    "positions": {
+        "cleanup.policy": "compact",
+        "segment.bytes": str(1 << 20),
+        "min.cleanable.dirty.ratio": "0.1",
+    },
+    "gaps": _FOREVER,
+}
+
+
+class TopicNames(msgspec.Struct, frozen=True):
+    """Names derived from ``KAFKA_TOPIC_PREFIX`` (contract R140, C1)."""
+
+    trades: str
+    positions: str
+    gaps: str
+
+    @classmethod
+    def of(cls, prefix: str) -> "TopicNames":
+        """Return the names under ``prefix``, such as ``market.crypto.trades``."""
+        trades = f"{prefix}.binance"
+        return cls(trades, f"{trades}.positions", f"{trades}.gaps")
+
+    @property
+    def subject(self) -> str:
+        """The registry subject of the trades topic's values."""
+        return f"{self.trades}-value"
+
+
+class TopicFacts(msgspec.Struct, frozen=True):
+    """What the broker says a topic is."""
+
+    topic_id: str
+    partitions: int
+
+
+def create_topics(admin: AdminClient, names: TopicNames, *, shards: int) -> list[str]:
+    """Create what is absent; return the names created.
+
+    Raises:
+        RetryError: If the broker cannot be reached or refuses.
+    """
+    present = set(_metadata(admin).topics)
+    wanted = {"trades": names.trades, "positions": names.positions, "gaps": names.gaps}
+    new = [
+        NewTopic(topic, num_partitions=shards, config=_SETTINGS[use])
+        for use, topic in wanted.items()
+        if topic not in present
+    ]
+    if not new:
+        return []
+    for topic, future in admin.create_topics(new, operation_timeout=ADMIN_TIMEOUT_S).items():
+        try:
+            future.result(ADMIN_TIMEOUT_S)
+        except KafkaException as exc:
+            if exc.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise RetryError(
+                    f"Kafka did not create topic {topic}: {exc.args[0].str()}"
+                ) from exc
+    return [topic.topic for topic in new]
+
+
+def describe_topics(admin: AdminClient, topics: Iterable[str]) -> dict[str, TopicFacts]:
+    """Return id and partition count of each topic that exists.
+
+    Raises:
+        RetryError: If the broker cannot be reached.
+    """
+    present = set(_metadata(admin).topics)
+    wanted = [topic for topic in topics if topic in present]
+    if not wanted:
+        return {}
+    facts = {}
+    for topic, future in admin.describe_topics(
+        TopicCollection(wanted), request_timeout=ADMIN_TIMEOUT_S
+    ).items():
+        try:
+            description = future.result(ADMIN_TIMEOUT_S)
+        except KafkaException as exc:
+            raise RetryError(f"Kafka did not describe {topic}: {exc.args[0].str()}") from exc
+        facts[topic] = TopicFacts(str(description.topic_id), len(description.partitions))
+    return facts
+
+
+def _metadata(admin: AdminClient) -> Any:
+    try:
+        return admin.list_topics(timeout=ADMIN_TIMEOUT_S)
+    except KafkaException as exc:
+        raise RetryError(f"Kafka cannot be reached: {exc.args[0].str()}") from exc

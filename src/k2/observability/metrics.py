@@ -1,0 +1,90 @@
+"""The metrics, in one table, with the names of the operations contract (section 1.1).
+
+Here are the ones the main job needs to be watched; the remaining rows of the contract come with
+the issue that makes the service operable.
+"""
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+from k2.errors import StopError
+
+EXCHANGE = "BINANCE"
+
+connection_state = Gauge("binance_connection_state", "1 while connected, else 0")
+connection_errors = Counter(
+    "binance_connection_errors", "Connects that failed and protocol breaches", ["error_type"]
+)
+reconnections = Counter("binance_reconnections", "Unplanned reconnects", ["reason"])
+messages_received = Counter(
+    "binance_messages_received", "Trades received, first copies", ["symbol"]
+)
+message_errors = Counter(
+    "binance_message_errors", "Messages that could not be used", ["error_type"]
+)
+message_latency = Histogram(
+    "binance_message_latency_seconds",
+    "Socket receive to Kafka transaction committed",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+last_message_timestamp = Gauge(
+    "binance_last_message_timestamp_seconds", "Unix time of the last trade received"
+)
+server_pings = Counter("binance_server_pings", "PING frames of the server, each answered")
+dead_letters = Counter("binance_dlq_records", "Dead letters written", ["error_type"])
+dead_letter_failures = Counter("binance_dlq_write_errors", "Dead letters that could not be written")
+duplicates = Counter("duplicate_messages_detected", "Copies dropped before Kafka", ["exchange"])
+produced = Counter(
+    "kafka_messages_produced", "Records whose transaction committed", ["exchange", "topic"]
+)
+produce_errors = Counter(
+    "kafka_produce_errors",
+    "Transactions that did not commit at once",
+    ["exchange", "topic", "error_type"],
+)
+transaction_seconds = Histogram(
+    "k2_kafka_commit_seconds",
+    "Begin to commit of one transaction",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+shard_writer = Gauge("k2_shard_writer", "1 while this process writes the shard", ["shard"])
+holes_open = Gauge("k2_holes_open", "1 while the symbol waits for missing ids", ["symbol"])
+healed = Counter("k2_trades_healed", "Trades fetched by REST and written", ["symbol"])
+gaps_declared = Counter("k2_gaps_declared", "Gap records written", ["symbol", "reason"])
+pending_trades = Gauge("binance_producer_queue_messages", "Trades waiting for their transaction")
+
+rows_written = Counter("iceberg_rows_written", "Rows in landed table commits", ["table"])
+table_commit_seconds = Histogram(
+    "iceberg_write_duration_seconds",
+    "Writing and committing one batch",
+    ["table"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+table_commit_failures = Counter(
+    "iceberg_commit_failures", "Table commits that did not land at once", ["table", "error_type"]
+)
+
+
+async def serve_metrics(port: int) -> web.AppRunner:
+    """Serve ``/metrics`` on loopback.
+
+    Raises:
+        StopError: If the port is taken.
+    """
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+    except OSError as exc:
+        await runner.cleanup()
+        raise StopError(
+            f"port {port} for /metrics is in use: is another one running? Choose a port with "
+            "K2_METRICS_PORT (k2 stream) or K2_ARCHIVE_METRICS_PORT (k2 archive); 0 turns it off"
+        ) from exc
+    return runner

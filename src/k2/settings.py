@@ -1,0 +1,305 @@
+"""Every setting, read once: command line over environment over file over default.
+
+The names are the runbooks' own (operations contract, section 1.3); a field's description is its
+documentation. Durations are seconds, sizes are bytes.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from k2.errors import K2Error
+from k2.market import StreamKind
+
+OUR_PREFIXES = ("BINANCE_", "K2_")
+
+# Read elsewhere: the jar cache of the local stack, and a deployment's own bookkeeping.
+_KNOWN_ELSEWHERE = frozenset({"K2_CACHE_DIR", "K2_IMAGE_TAG"})
+
+
+class SettingsError(K2Error):
+    """A setting is unknown or has a value that cannot be: exit 2 before any socket is opened."""
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part for part in value.replace(",", " ").split() if part]
+    if isinstance(value, list | tuple):
+        return [part for item in value for part in _split(item)]
+    return value
+
+
+def _symbols(value: tuple[str, ...]) -> tuple[str, ...]:
+    symbols = tuple(dict.fromkeys(name.upper() for name in value))
+    if not symbols:
+        raise ValueError("at least one symbol, such as BTCUSDT,ETHUSDT")
+    for name in symbols:
+        if not name.isprintable() or len(name) > 64 or set(name) & set("/@?&=%:"):
+            raise ValueError(f"a symbol such as BTCUSDT, not {name!r}")
+    return symbols
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"an address such as {schemes[0]}://host:port")
+        return value.rstrip("/")
+
+    return AfterValidator(check)
+
+
+def _bootstrap(value: str) -> str:
+    for part in value.split(","):
+        host, _, port = part.strip().rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("host:port, several separated by commas")
+    return value
+
+
+Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_symbols)]
+RestUrls = Annotated[
+    tuple[Annotated[str, _url("https", "http")], ...], NoDecode, BeforeValidator(_split)
+]
+PortNumber = Annotated[int, Field(ge=0, lt=65536)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """One frozen tree. Build it with ``load_settings``."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    ws_url: Annotated[str, _url("wss", "ws")] = Field(
+        default="wss://stream.binance.com:9443/ws",
+        validation_alias="BINANCE_WS_URL",
+        description="WebSocket address, the /ws or the /stream form.",
+    )
+    rest_urls: RestUrls = Field(
+        default=("https://data-api.binance.vision", "https://api.binance.com"),
+        validation_alias="BINANCE_REST_URL",
+        description="REST addresses, tried in order, separated by commas.",
+    )
+    symbols: Symbols = Field(
+        default=("BTCUSDT", "ETHUSDT", "BNBUSDT"),
+        validation_alias="BINANCE_SYMBOLS",
+        description="Symbols to record, separated by commas or spaces.",
+    )
+    stream: StreamKind = Field(
+        default=StreamKind.AGG_TRADE,
+        validation_alias="BINANCE_STREAM",
+        description="aggTrade (one taker order at one price) or trade (single fills).",
+    )
+    reconnect_delay_min_s: Annotated[Seconds, Field(gt=0)] = Field(
+        default=1.0,
+        validation_alias="BINANCE_RECONNECT_DELAY_MIN",
+        description="Smallest wait before connecting again.",
+    )
+    reconnect_delay_max_s: Annotated[Seconds, Field(gt=0)] = Field(
+        default=60.0,
+        validation_alias="BINANCE_RECONNECT_DELAY_MAX",
+        description="Largest wait before connecting again.",
+    )
+    heartbeat_interval_s: Seconds = Field(
+        default=180.0,
+        validation_alias="BINANCE_HEARTBEAT_INTERVAL",
+        description="Every so often the client sends a PING of its own; 0 never. "
+        "(The server's pings, each 20 s, are always answered.)",
+    )
+    stale_after_s: Seconds = Field(
+        default=30.0,
+        validation_alias="BINANCE_STALE_TIMEOUT",
+        description="Reconnect when no trade of any symbol came for so long; 0 never.",
+    )
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=10_000,
+        validation_alias="BINANCE_BATCH_SIZE",
+        description="Most trades in one Kafka transaction.",
+    )
+    batch_timeout_s: Annotated[Seconds, Field(le=10)] = Field(
+        default=0.05,
+        validation_alias="BINANCE_BATCH_TIMEOUT",
+        description="Longest a trade waits for its Kafka transaction to begin.",
+    )
+    kafka_bootstrap: Annotated[str, AfterValidator(_bootstrap)] = Field(
+        default="localhost:9092",
+        validation_alias="KAFKA_BOOTSTRAP",
+        description="Kafka's host:port, several separated by commas.",
+    )
+    topic_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = Field(
+        default="market.crypto.trades",
+        validation_alias="KAFKA_TOPIC_PREFIX",
+        description="Trades go to the topic PREFIX.binance, beside it .positions and .gaps.",
+    )
+    schema_registry_url: Annotated[str, _url("http", "https")] = Field(
+        default="http://localhost:8081",
+        validation_alias="SCHEMA_REGISTRY_URL",
+        description="A registry with Confluent's paths at this address.",
+    )
+    shards: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        validation_alias="K2_SHARDS",
+        description="Partitions of the topics when they are created; fixed from then on.",
+    )
+    heal_wait_max_s: Seconds = Field(
+        default=60.0,
+        validation_alias="K2_HEAL_WAIT_MAX",
+        description="How long ids that REST skips may still come before a gap is declared.",
+    )
+    state_dir: Path = Field(
+        default=Path("var"),
+        validation_alias="K2_STATE_DIR",
+        description="Where k2 up keeps Kafka, the registry and the lake.",
+    )
+    lake_dir: Path | None = Field(
+        default=None,
+        validation_alias="K2_LAKE_DIR",
+        description="The lake's folder (SQLite catalog and files); default STATE_DIR/lake.",
+    )
+    lake_catalog: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]*$")] = Field(
+        default="",
+        validation_alias="K2_LAKE_CATALOG",
+        description="A catalog of pyiceberg's own configuration (.pyiceberg.yaml, PYICEBERG_*) "
+        "instead of the lake's folder.",
+    )
+    flush_age_s: Annotated[Seconds, Field(gt=0, le=300)] = Field(
+        default=2.0,
+        validation_alias="K2_FLUSH_AGE",
+        description="Longest a trade waits in the archive before its table commit begins.",
+    )
+    flush_rows: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=200_000,
+        validation_alias="K2_FLUSH_ROWS",
+        description="Rows that begin a table commit early.",
+    )
+    flush_bytes: Annotated[int, Field(ge=1024, le=4 << 30)] = Field(
+        default=64 << 20,
+        validation_alias="K2_FLUSH_BYTES",
+        description="Bytes of records that begin a table commit early.",
+    )
+    dead_letter_dir: Path = Field(
+        default=Path("/tmp/dlq"),  # noqa: S108 - the runbooks' own path (contract R144)
+        validation_alias="K2_DLQ_DIR",
+        description="Where bad input is kept, one file a day.",
+    )
+    metrics_port: PortNumber = Field(
+        default=9091,
+        validation_alias="K2_METRICS_PORT",
+        description="k2 stream serves /metrics here on loopback; 0 turns it off.",
+    )
+    archive_metrics_port: PortNumber = Field(
+        default=9095,
+        validation_alias="K2_ARCHIVE_METRICS_PORT",
+        description="k2 archive serves /metrics here on loopback; 0 turns it off.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", validation_alias="K2_LOG_LEVEL", description="Least level logged."
+    )
+    log_file: Path | None = Field(
+        default=None,
+        validation_alias="K2_LOG_FILE",
+        description="Also log to this file; off or empty turns the file off. Default: "
+        "logs/binance_client.log for k2 stream, logs/archive.log for k2 archive.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keep command line, environment and file, in this order."""
+        del settings_cls, file_secret_settings
+        return init_settings, env_settings, dotenv_settings
+
+    @property
+    def lake_path(self) -> Path:
+        """The lake's folder."""
+        return self.lake_dir or self.state_dir / "lake"
+
+    @property
+    def environment(self) -> str:
+        """Whose ids these are, told by the exchange's host: part of a tape's identity."""
+        host = urlsplit(self.ws_url).hostname or ""
+        if host.endswith((".binance.com", ".binance.vision")):
+            for name in ("testnet", "demo"):
+                if name in host:
+                    return name
+            return "production"
+        return "binance.us" if host.endswith(".binance.us") else "simulated"
+
+
+class SettingRow(msgspec.Struct, frozen=True):
+    """One setting, for a table of them."""
+
+    variable: str
+    value: str
+    meaning: str
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, *, env_file: Path | None = None
+) -> Settings:
+    """Read all settings once.
+
+    Args:
+        overrides: Field name to value, from the command line; None values are left out.
+        env_file: A file of ``NAME=value`` lines that the environment overrides.
+
+    Raises:
+        SettingsError: Naming each variable, the value and what was expected.
+    """
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    unknown = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith(OUR_PREFIXES) and name not in known | _KNOWN_ELSEWHERE
+    ]
+    if unknown:
+        raise SettingsError(
+            f"unknown variable {', '.join(unknown)}: k2 knows " + ", ".join(sorted(known))
+        )
+    given = {
+        str(Settings.model_fields[name].validation_alias): value
+        for name, value in (overrides or {}).items()
+        if value is not None
+    }
+    if str(given.get("K2_LOG_FILE", os.environ.get("K2_LOG_FILE", "?"))) in ("off", ""):
+        given["K2_LOG_FILE"] = Path(os.devnull)
+    try:
+        settings = Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
+    except ValidationError as exc:
+        raise SettingsError("; ".join(_problem(error) for error in exc.errors())) from exc
+    if settings.reconnect_delay_min_s > settings.reconnect_delay_max_s:
+        raise SettingsError(
+            f"BINANCE_RECONNECT_DELAY_MIN={settings.reconnect_delay_min_s:g}: expected at most "
+            f"BINANCE_RECONNECT_DELAY_MAX, which is {settings.reconnect_delay_max_s:g}"
+        )
+    return settings
+
+
+def setting_rows(settings: Settings) -> list[SettingRow]:
+    """Return every setting with its variable, value and meaning."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, StreamKind):
+            value = value.value
+        text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        rows.append(SettingRow(str(field.validation_alias), text, field.description or ""))
+    return rows
+
+
+def _problem(error: Any) -> str:
+    variable = str(error["loc"][0]) if error["loc"] else "settings"
+    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{variable}={error['input']!r}: expected {expected}"

@@ -1,0 +1,1 @@
+"""PURE: trades of any order in, one consecutive tape per symbol out."""
