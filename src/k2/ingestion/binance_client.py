@@ -18,9 +18,10 @@ from rich.table import Table
 from k2 import __version__
 from k2.errors import K2Error, StopError
 from k2.ingestion.capture import run_capture
+from k2.ingestion.service import read_settings
 from k2.ingestion.supervision import ExitCode, UnavailableError, first_of, stop_on_signals
 from k2.observability.logging import configure_logging
-from k2.settings import Settings, SettingsError, load_settings, setting_rows
+from k2.settings import Settings, setting_rows
 
 LOG_FILE = Path("logs/binance_client.log")
 
@@ -65,18 +66,17 @@ def stream(
         check: Validate the settings and exit.
         print_config: Show every setting with its variable, and exit.
     """
-    try:
-        settings = load_settings(
-            {
-                "symbols": symbols,
-                "stream": stream,
-                "kafka_bootstrap": kafka_bootstrap,
-                "schema_registry_url": schema_registry,
-                "log_level": log_level.upper() if log_level else None,
-            }
-        )
-    except SettingsError as exc:
-        print(f"k2 stream: {exc}", file=sys.stderr)  # noqa: T201 - no logging is set up yet
+    settings = read_settings(
+        "stream",
+        {
+            "symbols": symbols,
+            "stream": stream,
+            "kafka_bootstrap": kafka_bootstrap,
+            "schema_registry_url": schema_registry,
+            "log_level": log_level.upper() if log_level else None,
+        },
+    )
+    if settings is None:
         return ExitCode.CONFIGURATION
     if print_config:
         _print_settings(settings)

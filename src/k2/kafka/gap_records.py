@@ -1,12 +1,10 @@
 """Declared gaps as records of the ``.gaps`` topic: JSON, keyed by symbol."""
 
 import time
-from typing import Any
 
 import msgspec
 
-from k2.errors import RejectError
-from k2.market import Gap, GapClass, IdRange
+from k2.market import Gap, GapClass
 
 
 class _GapValue(msgspec.Struct):
@@ -16,9 +14,6 @@ class _GapValue(msgspec.Struct):
     gap_class: GapClass = msgspec.field(name="class")
     reason: str
     declared_ts_us: int
-
-
-_decode = msgspec.json.Decoder(_GapValue).decode
 
 
 def encode_gap(gap: Gap) -> bytes:
@@ -33,17 +28,3 @@ def encode_gap(gap: Gap) -> bytes:
             declared_ts_us=time.time_ns() // 1000,
         )
     )
-
-
-def decode_gap(value: Any) -> tuple[Gap, int]:
-    """Return a gap and when it was declared (microseconds since the epoch).
-
-    Raises:
-        RejectError: If the value is not a gap record.
-    """
-    try:
-        found = _decode(value)
-        ids = IdRange(found.first_id, found.last_id)
-    except (msgspec.MsgspecError, ValueError, TypeError) as exc:
-        raise RejectError(f"not a gap record: {exc}", error_type="serialize") from exc
-    return Gap(found.symbol, ids, found.gap_class, found.reason), found.declared_ts_us

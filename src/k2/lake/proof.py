@@ -1,0 +1,119 @@
+"""The proof: for each symbol, every id between its first and last once, or declared.
+
+It reads the table with its own code path (DuckDB over the files), not the writer's books.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from k2.lake.query import LakeReader
+from k2.market import IdRange
+
+MISSING_SHOWN = 20
+
+_PER_SYMBOL = """
+    SELECT symbol, count(*), count(DISTINCT source_sequence),
+           min(source_sequence), max(source_sequence),
+           count(*) FILTER (origin = 'STREAM')
+    FROM trades GROUP BY symbol ORDER BY symbol
+"""
+
+_JUMPS = """
+    SELECT symbol, source_sequence + 1, following - 1
+    FROM (
+        SELECT symbol, source_sequence,
+               lead(source_sequence) OVER (
+                   PARTITION BY symbol ORDER BY source_sequence) AS following
+        FROM trades
+    )
+    WHERE following > source_sequence + 1
+    ORDER BY symbol, source_sequence
+"""
+
+_DECLARED = "SELECT symbol, first_id, last_id FROM gaps ORDER BY symbol, first_id"
+
+
+class SymbolProof(msgspec.Struct, frozen=True):
+    """What the table holds of one symbol. Counts are of ids."""
+
+    symbol: str
+    rows: int
+    distinct: int
+    duplicates: int
+    first_id: int | None
+    last_id: int | None
+    declared: int
+    """Ids between first and last that a gap record covers and no row holds."""
+    missing: int
+    """Ids between first and last that neither a row nor a gap record covers."""
+    missing_ranges: list[IdRange]
+    """The first of them, at most 20 ranges."""
+    stream_rows: int
+    """Rows that came live; the others were healed by REST."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the promise holds for this symbol (which has rows)."""
+        return self.rows > 0 and self.duplicates == 0 and self.missing == 0
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """The verdict over a lake."""
+
+    complete: bool
+    symbols: list[SymbolProof]
+    without_rows: list[str]
+    """Configured symbols the table holds nothing of."""
+
+
+def prove(reader: LakeReader, *, configured: Iterable[str]) -> Proof:
+    """Check the promise for every symbol in the table and every configured one."""
+    declared = _by_symbol(reader.run(_DECLARED).rows)
+    jumps = _by_symbol(reader.run(_JUMPS).rows)
+    symbols = []
+    for symbol, rows, distinct, first_id, last_id, stream_rows in reader.run(_PER_SYMBOL).rows:
+        absent = jumps.get(symbol, [])
+        missing = undeclared(absent, declared.get(symbol, []))
+        missing_count = sum(len(ids) for ids in missing)
+        symbols.append(
+            SymbolProof(
+                symbol=symbol,
+                rows=rows,
+                distinct=distinct,
+                duplicates=rows - distinct,
+                first_id=first_id,
+                last_id=last_id,
+                declared=sum(len(ids) for ids in absent) - missing_count,
+                missing=missing_count,
+                missing_ranges=missing[:MISSING_SHOWN],
+                stream_rows=stream_rows,
+            )
+        )
+    held = {one.symbol for one in symbols}
+    without_rows = sorted(set(configured) - held)
+    complete = bool(symbols) and not without_rows and all(one.complete for one in symbols)
+    return Proof(complete, symbols, without_rows)
+
+
+def undeclared(absent: Sequence[IdRange], declared: Sequence[IdRange]) -> list[IdRange]:
+    """Return what of ``absent`` no declared range covers. Both ascending by first id."""
+    left: list[IdRange] = []
+    for ids in absent:
+        start = ids.first_id
+        for gap in declared:
+            if gap.last_id < start or gap.first_id > ids.last_id:
+                continue
+            if gap.first_id > start:
+                left.append(IdRange(start, gap.first_id - 1))
+            start = max(start, gap.last_id + 1)
+        if start <= ids.last_id:
+            left.append(IdRange(start, ids.last_id))
+    return left
+
+
+def _by_symbol(rows: Iterable[tuple[str, int, int]]) -> dict[str, list[IdRange]]:
+    found: dict[str, list[IdRange]] = {}
+    for symbol, first_id, last_id in rows:
+        found.setdefault(symbol, []).append(IdRange(first_id, last_id))
+    return found
