@@ -1,0 +1,32 @@
+"""What the simulator's tests share: waiting on a condition, never on luck."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+
+class WaitUntil(Protocol):
+    async def __call__(self, condition: Callable[[], bool], *, within_s: float = 10.0) -> None: ...
+
+
+@pytest.fixture
+def wait_until() -> WaitUntil:
+    async def wait(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
+        async with asyncio.timeout(within_s):
+            while not condition():  # noqa: ASYNC110 any condition, not only an event
+                await asyncio.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
+def real_recording() -> Path:
+    """The recorded Binance frames beside the checkout; not copied into the repository."""
+    name = "binance-spot-btcusdt-20240808.ndjson.gz"
+    path = Path(__file__).resolve().parents[4] / "shared" / "data" / name
+    if not path.exists():
+        pytest.skip(f"the recorded data beside the checkout is absent: {name}")
+    return path
