@@ -20,7 +20,7 @@ from k2.market import StreamKind
 OUR_PREFIXES = ("BINANCE_", "K2_")
 
 # Read elsewhere: the jar cache of the local stack, and a deployment's own bookkeeping.
-_KNOWN_ELSEWHERE = frozenset({"K2_CACHE_DIR", "K2_IMAGE_TAG"})
+_KNOWN_ELSEWHERE = frozenset({"K2_CACHE_DIR", "K2_MAVEN_MIRROR", "K2_IMAGE_TAG"})
 
 
 class SettingsError(K2Error):

@@ -81,13 +81,13 @@ async def admit(settings: Settings, rest: RestClient, *, fail_fast: bool) -> Adm
     # A look first, without fencing: a process that would be refused must not end a healthy writer.
     glimpsed = [await ask(kafka, writer.glimpse) for writer in writers]
     for record in glimpsed:
-        check_identity(record.identity, _identity(settings, facts, []))
+        check_identity(record.identity, identity_of(settings, facts, []))
     found = [await until_it_works(kafka, w.take_over, fail_fast=fail_fast) for w in writers]
     recorded = [record.identity for record in found if record.identity is not None]
     symbols = sorted({*settings.symbols, *(name for one in recorded for name in one.symbols)})
     if kept := sorted(set(symbols) - set(settings.symbols)):
         _log.info("symbols_kept", symbols=kept, why="recorded as active; leaving is explicit")
-    identity = _identity(settings, facts, symbols)
+    identity = identity_of(settings, facts, symbols)
     writer_schema = parse_schema(SCHEMA_TEXT)
     for writer, record in zip(writers, found, strict=True):
         check_identity(record.identity, identity)
@@ -121,13 +121,14 @@ async def admit(settings: Settings, rest: RestClient, *, fail_fast: bool) -> Adm
     return Admitted(writers, {tape.symbol: tape for tape in tapes}, writer_of)
 
 
-def _identity(settings: Settings, facts: dict[str, TopicFacts], symbols: list[str]) -> Identity:
+def identity_of(settings: Settings, facts: dict[str, TopicFacts], symbols: list[str]) -> Identity:
+    """Return what a tape written with these settings to these topics is a tape of."""
     names = TopicNames.of(settings.topic_prefix)
     return Identity(
         venue=VENUE,
         environment=settings.environment,
         stream_kind=settings.stream.value,
-        topic_ids={topic: fact.topic_id for topic, fact in facts.items()},
+        topic_ids={topic: facts[topic].topic_id for topic in (names.trades, names.gaps)},
         partitions=facts[names.trades].partitions,
         symbols=symbols,
     )

@@ -35,6 +35,8 @@ CONSUMER_GROUP = "k2-iceberg-writer-crypto-v2"
 POLL_S = 0.1
 RECORDS_PER_POLL = 10_000
 HELD_FLUSHES_MAX = 2
+DRAIN_DEADLINE_S = 3.0
+QUIET_POLLS = 2
 
 _log = structlog.get_logger()
 
@@ -160,19 +162,29 @@ async def _archive_until(
     archives = preparing.result()
     try:
         while not stop.is_set():
-            await asyncio.to_thread(_turn, archives, last=False)
-        await asyncio.to_thread(_turn, archives, last=True)
+            await asyncio.to_thread(_turn, archives)
+        await asyncio.to_thread(_drain, archives)
     finally:
         for one in archives:
             await asyncio.to_thread(one.close)
 
 
-def _turn(archives: list["TopicArchive"], *, last: bool) -> None:
+def _turn(archives: list["TopicArchive"]) -> None:
     for one in archives:
         one.poll()
-    if last or any(one.due for one in archives):
+    if any(one.due for one in archives):
         for one in archives:
             one.flush()
+
+
+def _drain(archives: list["TopicArchive"]) -> None:
+    """Take what Kafka has committed by now, bounded, and put it into the tables."""
+    deadline_s = time.monotonic() + DRAIN_DEADLINE_S
+    quiet = 0
+    while quiet < QUIET_POLLS and time.monotonic() < deadline_s:
+        quiet = 0 if sum(one.poll() for one in archives) else quiet + 1
+    for one in archives:
+        one.flush()
 
 
 class TopicArchive:
@@ -232,10 +244,13 @@ class TopicArchive:
             or self._bytes >= self._settings.flush_bytes
         )
 
-    def poll(self) -> None:
-        """Take what Kafka has, waiting briefly; nothing while the lake cannot keep up."""
+    def poll(self) -> int:
+        """Take what Kafka has, waiting briefly; nothing while the lake cannot keep up.
+
+        Returns how many records came.
+        """
         if len(self._values) >= HELD_FLUSHES_MAX * self._settings.flush_rows:
-            return
+            return 0
         try:
             messages = self._consumer.consume(RECORDS_PER_POLL, POLL_S)
         except KafkaException as exc:
@@ -250,6 +265,7 @@ class TopicArchive:
             self._values.append(value)
             self._bytes += len(value or b"")
             self._next[message.partition() or 0] = (message.offset() or 0) + 1
+        return len(messages)
 
     def flush(self) -> None:
         """Commit the batch to the table; where nothing happened keep it for the next turn.

@@ -4,7 +4,8 @@ import time
 
 import msgspec
 
-from k2.market import Gap, GapClass
+from k2.errors import RejectError
+from k2.market import Gap, GapClass, IdRange
 
 
 class _GapValue(msgspec.Struct):
@@ -14,6 +15,22 @@ class _GapValue(msgspec.Struct):
     gap_class: GapClass = msgspec.field(name="class")
     reason: str
     declared_ts_us: int
+
+
+_decode = msgspec.json.Decoder(_GapValue).decode
+
+
+def decode_gap(value: bytes | None) -> tuple[str, IdRange]:
+    """Return symbol and ids of a gap record.
+
+    Raises:
+        RejectError: If the value is not a gap record.
+    """
+    try:
+        found = _decode(value or b"")
+        return found.symbol, IdRange(found.first_id, found.last_id)
+    except (msgspec.MsgspecError, ValueError) as exc:
+        raise RejectError(f"not a gap record: {exc}", error_type="serialize") from exc
 
 
 def encode_gap(gap: Gap) -> bytes:

@@ -19,6 +19,8 @@ from confluent_kafka import (
 
 from k2.errors import RejectError, RetryError, StopError
 from k2.kafka.encoding import decode_record, split_wire
+from k2.kafka.gap_records import decode_gap
+from k2.market import IdRange
 
 POSITION_KEY = b"position"
 IDENTITY_KEY = b"identity"
@@ -139,6 +141,17 @@ def read_tail(
         except (RejectError, KeyError):
             continue
     return consumer_end > 0, last_ids
+
+
+def read_gaps(bootstrap: str, *, gaps_topic: str, shard: int) -> list[tuple[str, IdRange]]:
+    """Return symbol and ids of every gap a shard has declared, in the order it did."""
+    gaps = []
+    for message in _read(bootstrap, TopicPartition(gaps_topic, shard)):
+        try:
+            gaps.append(decode_gap(message.value()))
+        except RejectError:
+            continue
+    return gaps
 
 
 def _read(

@@ -48,7 +48,10 @@ class LakeReader:
             RetryError: If a file of the snapshot cannot be read.
         """
         try:
-            found = self._connection.execute(sql, list(parameters)).to_arrow_table()
+            relation = self._connection.sql(sql, params=list(parameters) or None)
+            if relation is None:  # a statement without rows
+                return Answer([], [])
+            found = relation.to_arrow_table()
             return Answer(found.column_names, list(zip(*_columns(found), strict=True)))
         except OSError as exc:
             raise RetryError(f"the lake's files cannot be read: {exc}") from exc

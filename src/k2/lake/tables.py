@@ -81,14 +81,16 @@ _PROPERTIES = {
 }
 
 
-def open_catalog(*, lake_dir: Path, catalog_name: str = "") -> Catalog:
+def open_catalog(*, lake_dir: Path, catalog_name: str = "", create: bool = True) -> Catalog:
     """Open the lake's catalog.
 
     Args:
         lake_dir: Folder of the SQLite catalog and the files; made if absent.
         catalog_name: A catalog of pyiceberg's own configuration instead, if not empty.
+        create: Make the folder and its catalog if absent; readers do not.
 
     Raises:
+        StopError: If there is no lake and none shall be made.
         RetryError: If the catalog cannot be reached.
     """
     keeping = {"py-io-impl": "k2.lake.file_io.KeepingFileIO"}
@@ -96,6 +98,10 @@ def open_catalog(*, lake_dir: Path, catalog_name: str = "") -> Catalog:
         if catalog_name:
             return load_catalog(catalog_name, **keeping)
         root = lake_dir.absolute()
+        if not create and not (root / "catalog.db").is_file():
+            raise StopError(
+                f"no lake at {root}: start `k2 up`, or name the lake with --lake or K2_LAKE_DIR"
+            )
         root.mkdir(parents=True, exist_ok=True)
         return SqlCatalog(
             CATALOG_NAME,

@@ -1,0 +1,61 @@
+# The only entry point: people and CI run the same targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.11 --no-emit-index-url --quiet \
+	--custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: setup ## set everything up and run the main job (ARGS="--for 60s" and more: k2 up --help)
+	@$(BIN)/k2 up $(ARGS)
+
+.PHONY: setup
+setup: $(VENV)/.run-stamp ## prepare .venv with the k2 command in it
+
+$(VENV)/.run-stamp: requirements/build.txt requirements/run.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "k2 needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/uv || { echo "installing the installer"; \
+		$(BIN)/python -m pip --disable-pip-version-check install --require-hashes --requirement requirements/build.txt; }
+	@echo "installing the packages of requirements/run.txt"
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements/build.txt --requirement requirements/run.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev-stamp: $(VENV)/.run-stamp requirements/dev.txt
+	@echo "installing the packages of requirements/dev.txt"
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+.PHONY: test
+test: $(VENV)/.dev-stamp ## run all tests: unit, then integration on a real Kafka
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev-stamp ## lint, format, spelling, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: fmt
+fmt: $(VENV)/.dev-stamp ## format and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(VENV)/.run-stamp ## write requirements/*.txt anew from pyproject.toml
+	$(LOCK) requirements/build.in --output-file requirements/build.txt
+	$(LOCK) pyproject.toml --constraint requirements/build.txt --output-file requirements/run.txt
+	$(LOCK) pyproject.toml --extra dev --constraint requirements/run.txt --constraint requirements/build.txt --output-file requirements/dev.txt
+
+.PHONY: clean
+clean: ## remove .venv and caches (not var/: that is k2 down --delete)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

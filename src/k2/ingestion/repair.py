@@ -1,0 +1,187 @@
+"""``k2 positions``: show where each tape ends, and rebuild that from the topic or the lake.
+
+Rebuilding fences a running writer of the shard, which then stops: stop ``k2 stream`` first.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import structlog
+from confluent_kafka.admin import AdminClient
+
+from k2.errors import RetryError, StopError
+from k2.ingestion.admission import identity_of
+from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
+from k2.kafka.partitioning import shard_of
+from k2.kafka.positions import (
+    IDENTITY_KEY,
+    POSITION_KEY,
+    ShardRecord,
+    SymbolPosition,
+    encode_identity,
+    encode_position,
+    read_gaps,
+    read_shard,
+    read_tail,
+)
+from k2.kafka.topics import TopicFacts, TopicNames, create_topics, describe_topics
+from k2.kafka.transaction import Record, ShardProducer
+from k2.lake.commit_plan import COVERAGE
+from k2.lake.query import LakeReader
+from k2.lake.tables import open_catalog, require_table
+from k2.market import IdRange
+from k2.settings import Settings
+from k2.tape.coverage import Coverage
+
+_log = structlog.get_logger()
+
+
+class ShardShown(msgspec.Struct, frozen=True):
+    """One shard's record, as ``k2 positions show`` prints it."""
+
+    shard: int
+    record: ShardRecord
+
+
+def show_positions(settings: Settings) -> list[ShardShown]:
+    """Return what ``.positions`` says of every shard; fences nobody.
+
+    Raises:
+        RetryError: If Kafka cannot be reached or the topics do not exist.
+    """
+    names, facts = _topics(settings)
+    return [
+        ShardShown(
+            shard,
+            read_shard(
+                settings.kafka_bootstrap,
+                positions_topic=names.positions,
+                shard=shard,
+                isolation="read_committed",
+            ),
+        )
+        for shard in range(facts[names.positions].partitions)
+    ]
+
+
+def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
+    """Write each shard's position anew, from the committed end of its trades and gaps."""
+    names, facts = _topics(settings)
+    schema = parse_schema(SCHEMA_TEXT)
+    rebuilt = []
+    for shard in range(facts[names.trades].partitions):
+        producer = _fencing_producer(settings, names, shard)
+        _, last_ids = read_tail(
+            settings.kafka_bootstrap,
+            trades_topic=names.trades,
+            shard=shard,
+            writer_schema=schema,
+            whole=True,
+        )
+        gaps = read_gaps(settings.kafka_bootstrap, gaps_topic=names.gaps, shard=shard)
+        position = position_from(last_ids, gaps)
+        rebuilt.append(_write(settings, facts, producer, position))
+    return rebuilt
+
+
+def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
+    """Write each shard's position anew, from the last ids the lake holds.
+
+    For a Kafka that was lost while the lake survived: the stream then goes on where the lake
+    ends. Start the archive with ``--new-topic`` afterwards.
+
+    Raises:
+        StopError: If the topic holds trades already: the lake's end is not its end.
+    """
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
+    create_topics(admin, TopicNames.of(settings.topic_prefix), shards=settings.shards)
+    names, facts = _topics(settings)
+    catalog = open_catalog(
+        lake_dir=settings.lake_path, catalog_name=settings.lake_catalog, create=False
+    )
+    properties = require_table(catalog, "trades").properties
+    coverage = Coverage(msgspec.json.decode(properties.get(COVERAGE, "{}")))
+    last_ids = {symbol: coverage.ranges(symbol)[-1].last_id for symbol in coverage.symbols()}
+    rows = LakeReader(catalog).run("SELECT symbol, first_id, last_id FROM gaps").rows
+    gaps = [(symbol, IdRange(first, last)) for symbol, first, last in rows]
+    everything = position_from(last_ids, gaps)
+    partitions = facts[names.trades].partitions
+    rebuilt = []
+    for shard in range(partitions):
+        producer = _fencing_producer(settings, names, shard)
+        has_records, _ = read_tail(
+            settings.kafka_bootstrap,
+            trades_topic=names.trades,
+            shard=shard,
+            writer_schema=parse_schema(SCHEMA_TEXT),
+        )
+        if has_records:
+            raise StopError(
+                f"{names.trades} holds trades: if they are right use --from-topic; if they are "
+                "not, delete the topics beside one another first, or set KAFKA_TOPIC_PREFIX"
+            )
+        position = {
+            symbol: where
+            for symbol, where in everything.items()
+            if shard_of(symbol, partitions=partitions) == shard
+        }
+        rebuilt.append(_write(settings, facts, producer, position))
+    return rebuilt
+
+
+def position_from(
+    last_ids: Mapping[str, int], gaps: Iterable[tuple[str, IdRange]]
+) -> dict[str, SymbolPosition]:
+    """Return the position of tapes that end with these ids and these declared gaps."""
+    position = {
+        symbol: SymbolPosition(last_id + 1, last_id) for symbol, last_id in last_ids.items()
+    }
+    for symbol, ids in sorted(gaps, key=lambda gap: gap[1]):
+        was = position.get(symbol)
+        if was is None:
+            position[symbol] = SymbolPosition(ids.last_id + 1, None)
+        elif ids.last_id >= was.next_id:
+            position[symbol] = SymbolPosition(ids.last_id + 1, was.last_id)
+    return position
+
+
+def _topics(settings: Settings) -> tuple[TopicNames, dict[str, TopicFacts]]:
+    names = TopicNames.of(settings.topic_prefix)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
+    facts = describe_topics(admin, [names.trades, names.positions, names.gaps])
+    if len(facts) < 3:
+        raise RetryError(
+            f"the topics of {names.trades} do not exist at {settings.kafka_bootstrap}: "
+            "`k2 stream` creates them"
+        )
+    return names, facts
+
+
+def _fencing_producer(settings: Settings, names: TopicNames, shard: int) -> ShardProducer:
+    producer = ShardProducer(
+        bootstrap=settings.kafka_bootstrap,
+        trades_topic=names.trades,
+        shard=shard,
+        keep_trying=lambda: False,
+    )
+    producer.initialise()
+    return producer
+
+
+def _write(
+    settings: Settings,
+    facts: dict[str, TopicFacts],
+    producer: ShardProducer,
+    position: dict[str, SymbolPosition],
+) -> ShardShown:
+    names = TopicNames.of(settings.topic_prefix)
+    symbols = sorted({*settings.symbols, *position})
+    identity = identity_of(settings, facts, symbols)
+    producer.commit(
+        [
+            Record(names.positions, IDENTITY_KEY, encode_identity(identity)),
+            Record(names.positions, POSITION_KEY, encode_position(position)),
+        ]
+    )
+    _log.info("position_rebuilt", shard=producer.shard, symbols=len(position))
+    return ShardShown(producer.shard, ShardRecord(identity, position))

@@ -1,0 +1,42 @@
+"""A proof for people: a line per symbol, what is missing, the verdict."""
+
+from rich.console import Console
+from rich.table import Table
+
+from k2.lake.proof import Proof
+
+
+def show_proof(console: Console, proof: Proof) -> None:
+    """Print a proof: a line per symbol, then the verdict."""
+    table = Table("symbol", title="k2 verify", title_justify="left")
+    for name in ("rows", "distinct", "first id", "last id", "declared", "missing", "duplicates"):
+        table.add_column(name, justify="right")
+    table.add_column("stream", justify="right")
+    for one in proof.symbols:
+        share = f"{one.stream_rows / one.rows:.1%}"
+        table.add_row(
+            one.symbol,
+            f"{one.rows:,}",
+            f"{one.distinct:,}",
+            str(one.first_id),
+            str(one.last_id),
+            str(one.declared),
+            str(one.missing),
+            str(one.duplicates),
+            share,
+        )
+    console.print(table)
+    for one in proof.symbols:
+        for ids in one.missing_ranges:
+            console.print(f"{one.symbol}: ids {ids.first_id}..{ids.last_id} are missing")
+    for symbol in proof.without_rows:
+        console.print(f"{symbol}: configured, but no rows")
+    total = sum(one.distinct for one in proof.symbols)
+    declared = sum(one.declared for one in proof.symbols)
+    duplicates = sum(one.duplicates for one in proof.symbols)
+    verdict = "complete" if proof.complete else "NOT COMPLETE"
+    console.print(
+        f"{verdict}: {total:,} ids, {duplicates:,} duplicates, {declared:,} declared",
+        style="bold green" if proof.complete else "bold red",
+        highlight=False,
+    )

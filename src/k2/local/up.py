@@ -1,0 +1,372 @@
+"""``k2 up``: the whole main job on one machine, from nothing to rows in the lake."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from confluent_kafka.admin import AdminClient
+from rich.console import Console
+from rich.live import Live
+
+from k2.errors import RetryError, StopError
+from k2.ingestion import binance_client
+from k2.ingestion.supervision import ExitCode, stop_on_signals
+from k2.kafka.encoding import SCHEMA_TEXT
+from k2.kafka.registry import Registry
+from k2.kafka.topics import TopicNames, create_topics, describe_topics
+from k2.lake.proof import prove
+from k2.lake.query import LakeReader
+from k2.lake.report import show_proof
+from k2.lake.tables import open_catalog
+from k2.local.ports import remembered_ports, require_free
+from k2.local.processes import Command
+from k2.local.services import Service
+from k2.local.stack import Stack, StackAddress
+from k2.local.venue import Venue, VenueKind, choose_venue
+from k2.local.view import Watcher, line, render
+from k2.settings import Settings
+
+SESSION_FILE = "k2.env"
+LINE_EVERY_S = 5.0
+VIEW_PER_S = 4
+READY_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What one run was asked for."""
+
+    settings: Settings
+    symbols_given: bool
+    kafka_port: int | None
+    """None picks a free one; so for the registry."""
+    registry_port: int | None
+    advertise: str | None
+    advertised_port: int | None
+    stack_only: bool
+    exchange: str
+    tape: Path | None
+    speed: str
+    rate: float
+    run_for_s: float | None
+
+
+class Run:
+    """One ``k2 up``: everything started, watched, and stopped in order."""
+
+    def __init__(self, options: UpOptions, console: Console) -> None:
+        """Prepare; nothing runs before ``main``."""
+        self._options = options
+        self._settings = options.settings
+        self._console = console
+        self._state_dir = options.settings.state_dir.absolute()
+        self._services: list[Service] = []
+        self._stack = Stack(
+            state_dir=self._state_dir,
+            kafka_port=options.kafka_port,
+            registry_port=options.registry_port,
+            advertise=options.advertise,
+            advertised_port=options.advertised_port,
+            report=self._say,
+            console=console,
+        )
+        self._started_at_s = time.monotonic()
+
+    async def main(self) -> ExitCode:
+        """Run until Ctrl-C, SIGTERM or the time is over; the exit code is the proof's verdict.
+
+        Raises:
+            StopError: If something could not be started, or keeps failing.
+        """
+        stop = stop_on_signals()
+        if self._options.run_for_s is not None and self._options.stack_only:
+            asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
+        work = asyncio.create_task(self._run(stop))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not work.done() and not self._watching:
+            # Still starting: nothing to prove yet.
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            return ExitCode.CLEAN
+        return await work
+
+    _watching = False
+
+    async def _run(self, stop: asyncio.Event) -> ExitCode:
+        if self._options.stack_only:
+            return await self._run_stack_only(stop)
+        venue, _ = await asyncio.gather(
+            choose_venue(self._settings, wish=self._options.exchange, tape=self._options.tape),
+            self._check_ports(),
+        )
+        self._say(f"exchange: {venue.said}")
+        try:
+            address = await self._stack.start()
+            self._say(
+                f"Kafka {_local(address.bootstrap)} and registry "
+                f"{_local(address.registry_url)} are ready ({self._elapsed()})"
+            )
+            return await self._record(venue, address, stop)
+        finally:
+            await self._stop_all()
+
+    async def _run_stack_only(self, stop: asyncio.Event) -> ExitCode:
+        async with self._stack as stack:
+            address = stack.address
+            self._say(
+                f"Kafka {_local(address.bootstrap)} and registry "
+                f"{_local(address.registry_url)} are ready ({self._elapsed()})"
+            )
+            if address.advertised:
+                self._say(f"Kafka for containers: {address.advertised}")
+            self._say("Ctrl-C stops both.")
+            self._watching = True
+            await self._until(stop, [self._keep_stack()])
+        return ExitCode.CLEAN
+
+    async def _record(self, venue: Venue, address: StackAddress, stop: asyncio.Event) -> ExitCode:
+        environ = self._environ(venue, address)
+        symbols = list(self._settings.symbols)
+        if venue.kind in (VenueKind.BUILT_IN, VenueKind.RECORDING):
+            listed = await self._start_exchange(venue, environ)
+            if venue.kind is VenueKind.RECORDING and not self._options.symbols_given:
+                symbols = listed
+        environ["BINANCE_SYMBOLS"] = ",".join(symbols)
+        self._write_session(environ)
+        names = TopicNames.of(venue.topic_prefix)
+        partitions = await asyncio.to_thread(self._prepare_kafka, address, names)
+        stream = Path(binance_client.__file__)
+        await asyncio.gather(
+            self._start("stream", (sys.executable, str(stream)), environ),
+            self._start("archive", (sys.executable, "-m", "k2", "archive"), environ),
+        )
+        catalog = await asyncio.to_thread(
+            open_catalog, lake_dir=venue.lake_dir, catalog_name=self._settings.lake_catalog
+        )
+        watcher = Watcher(
+            bootstrap=address.bootstrap,
+            topic=names.trades,
+            partitions=partitions,
+            catalog=catalog,
+            symbols=symbols,
+        )
+        watcher.start()
+        self._watching = True
+        if self._options.run_for_s is not None:
+            asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
+        places: dict[str, Path | str] = {
+            "exchange": venue.said,
+            "lake": venue.lake_dir,
+            "logs": self._state_dir / "logs",
+            "metrics": f"http://localhost:{environ['K2_METRICS_PORT']}/metrics and "
+            f"http://localhost:{environ['K2_ARCHIVE_METRICS_PORT']}/metrics",
+            "ask": 'k2 query "SELECT * FROM trades LIMIT 5" · k2 tail · k2 verify',
+        }
+        try:
+            await self._until(
+                stop,
+                [
+                    self._keep_stack(),
+                    *(service.keep() for service in self._services),
+                    self._show(watcher, places),
+                ],
+            )
+        finally:
+            watcher.stop()
+        await self._stop_services()
+        proof = await asyncio.to_thread(lambda: prove(LakeReader(catalog), configured=symbols))
+        show_proof(self._console, proof)
+        return ExitCode.CLEAN if proof.complete else ExitCode.FAILED
+
+    async def _until(self, stop: asyncio.Event, watched: list[Awaitable[None]]) -> None:
+        """Run the watchers until ``stop``; one that fails ends the run."""
+        tasks = [asyncio.ensure_future(one) for one in watched]
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            stopping.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+
+    async def _keep_stack(self) -> None:
+        while True:
+            ended = await self._stack.watch()
+            self._say(f"{ended.name} ended with {ended.return_code}; starting it again")
+            await self._stack.restart(ended.name)
+
+    async def _start(self, name: str, argv: tuple[str, ...], environ: dict[str, str]) -> Service:
+        command = Command(name, argv, environ={**environ, **_log_file(self._state_dir, name)})
+        service = Service(command, state_dir=self._state_dir, report=self._say)
+        await service.start()
+        self._services.append(service)
+        return service
+
+    async def _start_exchange(self, venue: Venue, environ: dict[str, str]) -> list[str]:
+        """Start the built-in exchange, point the environment at it, return what it lists."""
+        port = remembered_ports(self._state_dir / "ports.json", ["exchange"], excluding=set())[
+            "exchange"
+        ]
+        argv = [sys.executable, "-m", "k2", "exchange", "--port", str(port)]
+        argv += ["--data-dir", str(venue.exchange_dir)]
+        if self._options.tape is not None:
+            argv += ["--tape", str(self._options.tape.absolute()), "--speed", self._options.speed]
+        else:
+            argv += ["--rate", f"{self._options.rate:g}"]
+        await self._start("exchange", tuple(argv), environ)
+        rest_url = f"http://127.0.0.1:{port}"
+        environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{port}/ws"
+        environ["BINANCE_REST_URL"] = rest_url
+        return await _listed_symbols(rest_url)
+
+    def _environ(self, venue: Venue, address: StackAddress) -> dict[str, str]:
+        """Return the environment of the services: ours, with this run's addresses in it."""
+        ports = self._metrics_ports()
+        return {
+            **os.environ,
+            "KAFKA_BOOTSTRAP": address.bootstrap,
+            "SCHEMA_REGISTRY_URL": address.registry_url,
+            "KAFKA_TOPIC_PREFIX": venue.topic_prefix,
+            "BINANCE_STREAM": self._settings.stream.value,
+            "BINANCE_WS_URL": self._settings.ws_url,
+            "BINANCE_REST_URL": ",".join(self._settings.rest_urls),
+            "K2_STATE_DIR": str(self._state_dir),
+            "K2_LAKE_DIR": str(venue.lake_dir),
+            "K2_METRICS_PORT": str(ports["metrics-stream"]),
+            "K2_ARCHIVE_METRICS_PORT": str(ports["metrics-archive"]),
+        }
+
+    def _metrics_ports(self) -> dict[str, int]:
+        if self._options.kafka_port is None:
+            return remembered_ports(
+                self._state_dir / "ports.json",
+                ["metrics-stream", "metrics-archive"],
+                excluding=set(),
+            )
+        return {
+            "metrics-stream": self._settings.metrics_port,
+            "metrics-archive": self._settings.archive_metrics_port,
+        }
+
+    async def _check_ports(self) -> None:
+        for name, variable in (
+            ("metrics-stream", "K2_METRICS_PORT"),
+            ("metrics-archive", "K2_ARCHIVE_METRICS_PORT"),
+        ):
+            port = self._metrics_ports()[name]
+            if port:
+                await asyncio.to_thread(require_free, port, purpose="/metrics", flag=variable)
+
+    def _prepare_kafka(self, address: StackAddress, names: TopicNames) -> int:
+        admin = AdminClient({"bootstrap.servers": address.bootstrap, "log_level": 2})
+        create_topics(admin, names, shards=self._settings.shards)
+        Registry(address.registry_url).register(names.subject, SCHEMA_TEXT)
+        return describe_topics(admin, [names.trades])[names.trades].partitions
+
+    def _write_session(self, environ: dict[str, str]) -> None:
+        """Leave the addresses for ``k2 verify``, ``query``, ``tail`` and ``schema``."""
+        lines = [
+            f"{name}={environ[name]}"
+            for name in (
+                *("BINANCE_SYMBOLS", "BINANCE_STREAM", "BINANCE_WS_URL", "BINANCE_REST_URL"),
+                *("KAFKA_BOOTSTRAP", "KAFKA_TOPIC_PREFIX", "SCHEMA_REGISTRY_URL", "K2_LAKE_DIR"),
+            )
+        ]
+        text = "# Written by k2 up: what this state directory ran last.\n" + "\n".join(lines) + "\n"
+        path = self._state_dir / SESSION_FILE
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+
+    async def _show(self, watcher: Watcher, places: dict[str, Path | str]) -> None:
+        seen_rows = False
+        if not self._console.is_terminal:
+            for name, place in places.items():
+                self._say(f"{name}: {place}")
+            shown_at_s = time.monotonic()
+            while True:
+                await asyncio.sleep(0.1)
+                if not seen_rows and watcher.lake_rows:
+                    seen_rows = True
+                    self._say(f"first rows are in the lake ({self._elapsed()})")
+                if time.monotonic() - shown_at_s >= LINE_EVERY_S:
+                    shown_at_s = time.monotonic()
+                    self._say(line(watcher))
+        with Live(console=self._console, refresh_per_second=VIEW_PER_S) as live:
+            while True:
+                title = f"k2 · {self._elapsed()}"
+                live.update(render(watcher, title=title, places=places))
+                await asyncio.sleep(1 / VIEW_PER_S)
+
+    async def _stop_services(self) -> None:
+        """Stop capture, then archive (which takes the rest of the topic), then the exchange."""
+        order = {"stream": 0, "archive": 1, "exchange": 2}
+        for service in sorted(self._services, key=lambda one: order[one.name]):
+            self._say(f"stopping {service.name}")
+            await service.stop()
+        self._services = []
+
+    async def _stop_all(self) -> None:
+        await self._stop_services()
+        await self._stack.stop()
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _elapsed(self) -> str:
+        return f"{time.monotonic() - self._started_at_s:.1f} s"
+
+
+async def _listed_symbols(rest_url: str) -> list[str]:
+    """Return what the exchange lists, once it answers."""
+    deadline_s = time.monotonic() + READY_DEADLINE_S
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"{rest_url}/api/v3/exchangeInfo") as reply:
+                    info = msgspec.json.decode(await reply.read())
+                    return [row["symbol"] for row in info["symbols"]]
+            except aiohttp.ClientConnectionError as exc:
+                if time.monotonic() > deadline_s:
+                    raise StopError("the built-in exchange does not answer; see its log") from exc
+            await asyncio.sleep(0.05)
+
+
+def _local(address: str) -> str:
+    return address.replace("127.0.0.1", "localhost")
+
+
+def _log_file(state_dir: Path, name: str) -> dict[str, str]:
+    """Name the service's own log file; what it prints goes to NAME.log beside it."""
+    files = {"stream": "binance_client.log", "archive": "archive.jsonl"}
+    return {"K2_LOG_FILE": str(state_dir / "logs" / files[name])} if name in files else {}
+
+
+def run_up(options: UpOptions) -> ExitCode:
+    """Run ``k2 up`` and return its exit code."""
+    console = Console()
+    say: Callable[[str], None] = lambda text: Console(stderr=True).print(  # noqa: E731
+        text, style="red", markup=False, highlight=False, soft_wrap=True
+    )
+    try:
+        return asyncio.run(Run(options, console).main())
+    except StopError as exc:
+        say(f"k2 up: {exc}")
+    except RetryError as exc:
+        say(f"k2 up: {exc}; try again")
+    return ExitCode.FAILED
