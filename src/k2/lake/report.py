@@ -1,17 +1,24 @@
 """A proof for people: a line per symbol, what is missing, the verdict."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from k2.lake.proof import Proof
 
+REPORT_WIDTH = 120
+_NUMBERS = (
+    *("ids", "distinct", "first id", "last id"),
+    *("declared", "missing", "duplicates", "stream"),
+)
+
 
 def show_proof(console: Console, proof: Proof) -> None:
     """Print a proof: a line per symbol, then the verdict."""
-    table = Table("symbol", title="k2 verify", title_justify="left")
-    for name in ("rows", "distinct", "first id", "last id", "declared", "missing", "duplicates"):
-        table.add_column(name, justify="right")
-    table.add_column("stream", justify="right")
+    table = Table(title="k2 verify", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("symbol", no_wrap=True)
+    for name in _NUMBERS:
+        table.add_column(name, justify="right", no_wrap=True)
     for one in proof.symbols:
         share = f"{one.stream_rows / one.rows:.1%}"
         table.add_row(
@@ -25,6 +32,8 @@ def show_proof(console: Console, proof: Proof) -> None:
             str(one.duplicates),
             share,
         )
+    if not console.is_terminal:  # in a pipe or a log no digit is to be lost for want of width
+        console = Console(file=console.file, width=REPORT_WIDTH)
     console.print(table)
     for one in proof.symbols:
         for ids in one.missing_ranges:

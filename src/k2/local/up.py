@@ -110,7 +110,7 @@ class Run:
             choose_venue(self._settings, wish=self._options.exchange, tape=self._options.tape),
             self._check_ports(),
         )
-        self._say(f"exchange: {venue.said}")
+        self._say(f"trades come from {venue.said}")
         try:
             address = await self._stack.start()
             self._say(
@@ -166,7 +166,6 @@ class Run:
         if self._options.run_for_s is not None:
             asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
         places: dict[str, Path | str] = {
-            "exchange": venue.said,
             "lake": venue.lake_dir,
             "logs": self._state_dir / "logs",
             "metrics": f"http://localhost:{environ['K2_METRICS_PORT']}/metrics and "
@@ -211,7 +210,7 @@ class Run:
             await self._stack.restart(ended.name)
 
     async def _start(self, name: str, argv: tuple[str, ...], environ: dict[str, str]) -> Service:
-        command = Command(name, argv, environ={**environ, **_log_file(self._state_dir, name)})
+        command = Command(name, argv, environ=environ)
         service = Service(command, state_dir=self._state_dir, report=self._say)
         await service.start()
         self._services.append(service)
@@ -246,6 +245,7 @@ class Run:
             "BINANCE_WS_URL": self._settings.ws_url,
             "BINANCE_REST_URL": ",".join(self._settings.rest_urls),
             "K2_STATE_DIR": str(self._state_dir),
+            "K2_LOG_FILE": "off",  # what a service prints is its log: logs/NAME.log
             "K2_LAKE_DIR": str(venue.lake_dir),
             "K2_METRICS_PORT": str(ports["metrics-stream"]),
             "K2_ARCHIVE_METRICS_PORT": str(ports["metrics-archive"]),
@@ -352,9 +352,6 @@ def _local(address: str) -> str:
 
 
 def _log_file(state_dir: Path, name: str) -> dict[str, str]:
-    """Name the service's own log file; what it prints goes to NAME.log beside it."""
-    files = {"stream": "binance_client.log", "archive": "archive.jsonl"}
-    return {"K2_LOG_FILE": str(state_dir / "logs" / files[name])} if name in files else {}
 
 
 def run_up(options: UpOptions) -> ExitCode:

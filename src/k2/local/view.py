@@ -46,7 +46,10 @@ class SymbolView(msgspec.Struct):
         """Records a second over the window."""
         while self.counts and self.counts[0][0] < now_s - RATE_WINDOW_S:
             self.counts.popleft()
-        return float(sum(count for _, count in self.counts) / RATE_WINDOW_S)
+        if not self.counts:
+            return 0.0
+        window_s = min(RATE_WINDOW_S, max(1.0, now_s - self.counts[0][0]))
+        return float(sum(count for _, count in self.counts) / window_s)
 
     def behind_s(self, wall_s: float) -> float:
         """Age of the oldest trade seen in the topic and not yet in the lake."""
