@@ -351,9 +351,6 @@ def _local(address: str) -> str:
     return address.replace("127.0.0.1", "localhost")
 
 
-def _log_file(state_dir: Path, name: str) -> dict[str, str]:
-
-
 def run_up(options: UpOptions) -> ExitCode:
     """Run ``k2 up`` and return its exit code."""
     console = Console()
