@@ -99,10 +99,12 @@ class Room:
     stack: BackgroundStack
     path: Path
     prefix: str
-    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "BTTCUSDT")
+    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "PEPEUSDT")
     processes: list[Process] = field(default_factory=list)
     exchange_url: str = ""
     extra: dict[str, str] = field(default_factory=dict)
+    poison: bytes = b"not Avro"
+    """A value a test put into the topic by hand."""
 
     @property
     def topic(self) -> str:
@@ -149,14 +151,16 @@ class Room:
 
     def process(self, name: str, argv: list[str]) -> Process:
         """Describe a process of this room; it is ended with the room."""
-        process = Process(argv, self.environ(), self.path / f"{name}.out")
+        process = Process(argv, self.environ(), self.path / f"{len(self.processes)}-{name}.out")
         self.processes.append(process)
         return process
 
     def exchange(self, *flags: str) -> Process:
         """Start the exchange in a box on a data directory that survives it."""
-        argv = [sys.executable, "-m", "k2", "exchange", "--port", "0", "--json"]
-        argv += ["--data-dir", str(self.path / "exchange"), *flags]
+        argv = [sys.executable, "-m", "k2", "exchange", "--json", *flags]
+        argv += ["--data-dir", str(self.path / "exchange"), "--symbols", *self.symbols]
+        if "--port" not in flags:
+            argv += ["--port", "0"]
         process = self.process("exchange", argv).start()
         first = wait_for(
             lambda: process.log().partition("\n")[0] if "\n" in process.log() else None,
@@ -203,7 +207,7 @@ class Room:
 
     def topic_records(self) -> dict[str, list[dict[str, Any]]]:
         """Return every committed trade of the topic, per symbol, in topic order."""
-        return read_topic(self.stack.address.bootstrap, self.topic)
+        return read_topic(self.stack.address.bootstrap, self.topic, poison=self.poison)
 
     def lake_last_ids(self) -> dict[str, int]:
         """Return each symbol's last id in the lake; empty before the first commit."""
@@ -270,13 +274,13 @@ class Room:
         return warehouse.exists()
 
 
-def read_topic(bootstrap: str, topic: str) -> dict[str, list[dict[str, Any]]]:
-    """Read a topic with ``read_committed``; decode with fastavro, leave what is not Avro."""
+def read_topic(bootstrap: str, topic: str, *, poison: bytes) -> dict[str, list[dict[str, Any]]]:
+    """Read a topic with ``read_committed``; decode all but ``poison`` with fastavro."""
     schema_file = Path(__file__).parents[2] / "src" / "k2" / "kafka" / "trade_v2.avsc"
     schema = fastavro.parse_schema(json.loads(schema_file.read_text(encoding="utf-8")))
     found: dict[str, list[dict[str, Any]]] = {}
     for value in read_values(bootstrap, topic):
-        if value[:1] != b"\0":
+        if value == poison:
             continue
         record = _decode(value[5:], schema)
         found.setdefault(record["symbol"], []).append(record)

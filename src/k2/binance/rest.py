@@ -22,6 +22,10 @@ SYMBOLS_PER_REQUEST_MAX = 100
 _log = structlog.get_logger()
 
 
+class UnknownSymbolError(RetryError):
+    """The exchange does not list a symbol (code -1121): never was, or not any more."""
+
+
 class RestClient:
     """GETs only, so repeating one is always safe. Times are asked for in microseconds."""
 
@@ -48,8 +52,7 @@ class RestClient:
         """Return up to 1,000 rows with ids from ``from_id`` on, ascending.
 
         Raises:
-            RetryError: If REST cannot be asked right now.
-            StopError: If the exchange does not know the symbol.
+            RetryError: If REST cannot be asked right now, or no longer lists the symbol.
         """
         params = {"symbol": symbol, "fromId": str(from_id), "limit": str(PAGE_ROWS)}
         body = await self._get(self._path, params)
@@ -62,20 +65,21 @@ class RestClient:
         return rows[-1].source_id if rows else None
 
     async def symbols(self, names: Sequence[str]) -> dict[str, Symbol]:
-        """Return base and quote asset of each name, from ``exchangeInfo``.
+        """Return base and quote asset of each name the exchange lists, from ``exchangeInfo``.
 
         Raises:
-            StopError: If a name is not listed.
+            RetryError: If REST cannot be asked right now.
         """
         listed: dict[str, Symbol] = {}
         for start in range(0, len(names), SYMBOLS_PER_REQUEST_MAX):
             part = names[start : start + SYMBOLS_PER_REQUEST_MAX]
             text = "[" + ",".join(f'"{name}"' for name in part) + "]"
-            body = await self._get("exchangeInfo", {"symbols": text})
+            try:
+                body = await self._get("exchangeInfo", {"symbols": text})
+            except UnknownSymbolError:
+                # One unknown name refuses the whole question: ask for everything, once.
+                return decode_symbols(await self._get("exchangeInfo", {}), names=names)
             listed |= decode_symbols(body, names=part)
-        absent = [name for name in names if name not in listed]
-        if absent:
-            raise StopError(f"the exchange does not list {', '.join(absent)}: see BINANCE_SYMBOLS")
         return listed
 
     def _decode(self, body: bytes, symbol: str) -> list[Trade | BadRow]:
@@ -116,5 +120,5 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> str:
     """Return why a reply is not an answer; raise where no other address would answer better."""
     text = body[:200].decode("utf-8", errors="replace")
     if response.status == HTTPStatus.BAD_REQUEST and b"-1121" in body:
-        raise StopError(f"the exchange does not list a symbol asked for: {text}")
+        raise UnknownSymbolError(f"the exchange does not list a symbol asked for: {text}")
     return f"REST answered {response.status} for {response.url.path}: {text}"

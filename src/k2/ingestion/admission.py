@@ -1,11 +1,11 @@
 """May this process write? Topics, schema, identity, position and exchange are asked before it does.
 
-Everything is found out before the first socket to the exchange's stream opens. Each refusal names
-the command that repairs it.
+What can be found out without fencing is found out first: a process that will be refused must not
+end a healthy writer. Each refusal names the command that repairs it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka.admin import AdminClient
 
 from k2.binance.rest import RestClient
-from k2.errors import RetryError, StopError
+from k2.errors import ReconcileError, RetryError, StopError
 from k2.ingestion.shard import ShardSettings, ShardWriter
 from k2.ingestion.supervision import until_it_works
 from k2.kafka.encoding import SCHEMA_TEXT, VENUE, TradeEncoder, parse_schema
@@ -22,11 +22,14 @@ from k2.kafka.positions import Identity, ShardRecord, SymbolPosition, read_tail
 from k2.kafka.refusals import check_identity, check_newest, check_position
 from k2.kafka.registry import Registry
 from k2.kafka.topics import TopicFacts, TopicNames, create_topics, describe_topics
+from k2.market import Symbol
 from k2.settings import Settings
 from k2.tape.arbiter import SymbolTape
 
-NEWEST_ID_PATIENCE_S = 20.0
+NEWEST_ID_PATIENCE_S = 10.0
 """How long REST, which may trail the stream, gets to show the last id on the tape."""
+
+_EXCHANGE = "exchange (REST)"
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -42,18 +45,17 @@ class Admitted:
 
 
 async def admit(settings: Settings, rest: RestClient, *, fail_fast: bool) -> Admitted:
-    """Prepare topics, schema, fence, identity and positions; refuse what could corrupt a tape.
+    """Prepare topics and schema, refuse what could corrupt a tape, then become the writer.
 
     Raises:
         StopError: With the repairing command.
         UnavailableError: If a dependency is absent and ``fail_fast``.
     """
     names = TopicNames.of(settings.topic_prefix)
-    bootstrap = settings.kafka_bootstrap
+    kafka = f"Kafka at {settings.kafka_bootstrap}"
     admin = AdminClient(
-        {"bootstrap.servers": bootstrap, "log_level": 2, "socket.timeout.ms": 10_000}
+        {"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2, "socket.timeout.ms": 10_000}
     )
-    kafka, registry_name = f"Kafka at {bootstrap}", f"registry at {settings.schema_registry_url}"
 
     async def ask(what: str, call: Callable[[], T]) -> T:
         return await until_it_works(what, lambda: asyncio.to_thread(call), fail_fast=fail_fast)
@@ -61,67 +63,76 @@ async def admit(settings: Settings, rest: RestClient, *, fail_fast: bool) -> Adm
     created = await ask(kafka, lambda: create_topics(admin, names, shards=settings.shards))
     if created:
         _log.info("topics_created", topics=created, partitions=settings.shards)
-    facts = await ask(kafka, lambda: describe_topics(admin, [names.trades, names.gaps]))
-    partitions = facts[names.trades].partitions
+    facts = await ask(kafka, lambda: topic_facts(admin, names))
     registry = Registry(settings.schema_registry_url)
-    schema_id = await ask(registry_name, lambda: registry.register(names.subject, SCHEMA_TEXT))
+    schema_id = await ask(
+        f"registry at {settings.schema_registry_url}",
+        lambda: registry.register(names.subject, SCHEMA_TEXT),
+    )
 
     writers = [
-        ShardWriter(
-            ShardSettings(
-                shard=shard,
-                bootstrap=bootstrap,
-                names=names,
-                batch_size=settings.batch_size,
-                batch_timeout_s=settings.batch_timeout_s,
-            )
-        )
-        for shard in range(partitions)
+        ShardWriter(_shard_settings(settings, names, shard))
+        for shard in range(facts[names.trades].partitions)
     ]
-    # A look first, without fencing: a process that would be refused must not end a healthy writer.
     glimpsed = [await ask(kafka, writer.glimpse) for writer in writers]
-    for record in glimpsed:
+    tails = [await ask(kafka, _tail_of(settings, names, w)) for w in writers]
+    for record, (has_records, _) in zip(glimpsed, tails, strict=True):
         check_identity(record.identity, identity_of(settings, facts, []))
+        check_position(record.position, topic_has_records=has_records, tail={})
+    recorded = _recorded_symbols(glimpsed)
+    positions = _positions(glimpsed)
+    listed = await _listed_symbols(settings, rest, recorded, positions, fail_fast=fail_fast)
+    newest = dict(
+        await asyncio.gather(
+            *(_newest_id(s, positions.get(s), rest, fail_fast=fail_fast) for s in sorted(listed))
+        )
+    )
+
+    # From here on we are the writer, and whoever was is not.
     found = [await until_it_works(kafka, w.take_over, fail_fast=fail_fast) for w in writers]
-    recorded = [record.identity for record in found if record.identity is not None]
-    symbols = sorted({*settings.symbols, *(name for one in recorded for name in one.symbols)})
-    if kept := sorted(set(symbols) - set(settings.symbols)):
-        _log.info("symbols_kept", symbols=kept, why="recorded as active; leaving is explicit")
-    identity = identity_of(settings, facts, symbols)
-    writer_schema = parse_schema(SCHEMA_TEXT)
+    identity = identity_of(settings, facts, sorted({*settings.symbols, *_recorded_symbols(found)}))
     for writer, record in zip(writers, found, strict=True):
         check_identity(record.identity, identity)
-        shard = writer.settings.shard
-        has_records, tail = await ask(
-            kafka,
-            lambda shard=shard: read_tail(  # type: ignore[misc]
-                bootstrap, trades_topic=names.trades, shard=shard, writer_schema=writer_schema
-            ),
-        )
+        has_records, tail = await ask(kafka, _tail_of(settings, names, writer))
         check_position(record.position, topic_has_records=has_records, tail=tail)
-
-    listed = await until_it_works(
-        "exchange (REST)", lambda: rest.symbols(symbols), fail_fast=fail_fast
-    )
+    positions = _positions(found)
+    tapes = {symbol: _tape(symbol, positions.get(symbol), newest[symbol]) for symbol in newest}
     encoder = TradeEncoder(
         schema_id=schema_id,
         kind=settings.stream,
         environment=settings.environment,
         symbols=listed,
     )
-    writer_of = {name: writers[shard_of(name, partitions=partitions)] for name in symbols}
+    writer_of = {name: writers[shard_of(name, partitions=len(writers))] for name in tapes}
     for writer, record in zip(writers, found, strict=True):
-        await _start_writer(writer, record, identity, encoder)
-    tapes = await asyncio.gather(
-        *(
-            _start_tape(name, writer_of[name].position.get(name), rest, fail_fast=fail_fast)
-            for name in symbols
+        mine = [tape for name, tape in tapes.items() if writer_of[name] is writer]
+        await _start_writer(writer, record, identity, encoder, mine)
+    return Admitted(writers, tapes, writer_of)
+
+
+def topic_facts(admin: AdminClient, names: TopicNames) -> dict[str, TopicFacts]:
+    """Return what the broker says of the three topics.
+
+    Raises:
+        RetryError: If one is not there (yet).
+        StopError: If their partition counts differ: a shard is one partition of each.
+    """
+    wanted = (names.trades, names.positions, names.gaps)
+    facts = describe_topics(admin, wanted)
+    if absent := [topic for topic in wanted if topic not in facts]:
+        raise RetryError(f"topic {', '.join(absent)} does not exist: `k2 stream` creates it")
+    if len({fact.partitions for fact in facts.values()}) > 1:
+        counts = ", ".join(f"{topic} {fact.partitions}" for topic, fact in facts.items())
+        raise StopError(
+            f"the topics have different partition counts: {counts}. A shard is one partition of "
+            "each: delete the odd one while it is empty, or set KAFKA_TOPIC_PREFIX"
         )
-    )
-    return Admitted(writers, {tape.symbol: tape for tape in tapes}, writer_of)
+    return facts
 
 
-def identity_of(settings: Settings, facts: dict[str, TopicFacts], symbols: list[str]) -> Identity:
+def identity_of(
+    settings: Settings, facts: Mapping[str, TopicFacts], symbols: list[str]
+) -> Identity:
     """Return what a tape written with these settings to these topics is a tape of."""
     names = TopicNames.of(settings.topic_prefix)
     return Identity(
@@ -134,40 +145,117 @@ def identity_of(settings: Settings, facts: dict[str, TopicFacts], symbols: list[
     )
 
 
+async def _listed_symbols(
+    settings: Settings,
+    rest: RestClient,
+    recorded: set[str],
+    positions: Mapping[str, SymbolPosition],
+    *,
+    fail_fast: bool,
+) -> dict[str, Symbol]:
+    """Return the symbols to record: those configured and those recorded as active before.
+
+    A configured name the exchange does not list is a mistake, unless it has a tape: then it was
+    delisted since, and the others go on without it.
+    """
+    symbols = sorted({*settings.symbols, *recorded})
+    if kept := sorted(recorded - set(settings.symbols)):
+        _log.info("symbols_kept", symbols=kept, why="recorded as active; leaving is explicit")
+    listed = await until_it_works(_EXCHANGE, lambda: rest.symbols(symbols), fail_fast=fail_fast)
+    absent = [name for name in symbols if name not in listed]
+    if unknown := [name for name in absent if name not in positions]:
+        raise StopError(
+            f"the exchange does not list {', '.join(unknown)}: mend BINANCE_SYMBOLS (--symbols)"
+        )
+    if absent:
+        _log.warning("symbols_delisted", symbols=absent, why="the exchange lists them no more")
+    if not listed:
+        raise StopError("the exchange lists none of the symbols: see BINANCE_SYMBOLS")
+    return listed
+
+
+async def _newest_id(
+    symbol: str, position: SymbolPosition | None, rest: RestClient, *, fail_fast: bool
+) -> tuple[str, int | None]:
+    """Return the newest id REST has, and refuse an exchange that is behind the tape."""
+
+    async def ask() -> int | None:
+        return await until_it_works(_EXCHANGE, lambda: rest.newest_id(symbol), fail_fast=fail_fast)
+
+    newest_id = await ask()
+    if position is not None:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + NEWEST_ID_PATIENCE_S
+        while (newest_id is None or newest_id < position.next_id - 1) and loop.time() < deadline_s:
+            await asyncio.sleep(0.5)
+            newest_id = await ask()
+        check_newest(symbol, next_id=position.next_id, newest_id=newest_id)
+    return symbol, newest_id
+
+
+def _tape(symbol: str, position: SymbolPosition | None, newest_id: int | None) -> SymbolTape:
+    """Return the tape where its position ends; a new one starts after REST's newest id."""
+    if position is not None:
+        _log.info("tape_continues", symbol=symbol, next_id=position.next_id, newest_id=newest_id)
+        return SymbolTape(symbol, next_id=position.next_id, previous_id=position.last_id)
+    # None: it never traded (or a recording has not begun); its first trade starts the tape.
+    next_id = None if newest_id is None else newest_id + 1
+    _log.info("tape_begins", symbol=symbol, next_id=next_id)
+    return SymbolTape(symbol, next_id=next_id)
+
+
 async def _start_writer(
-    writer: ShardWriter, record: ShardRecord, identity: Identity, encoder: TradeEncoder
+    writer: ShardWriter,
+    record: ShardRecord,
+    identity: Identity,
+    encoder: TradeEncoder,
+    tapes: list[SymbolTape],
 ) -> None:
-    position = record.position or {}
-    if record.identity != identity or record.position is None:
+    # A new symbol's start is recorded before its first trade: should we die before that trade is
+    # written, the next start asks for it from here.
+    starts = {
+        tape.symbol: SymbolPosition(tape.next_id, None)
+        for tape in tapes
+        if tape.next_id is not None
+    }
+    position = {**starts, **(record.position or {})}
+    if record.identity != identity or record.position != position:
         try:
             await writer.write_identity(identity, position)
-        except RetryError as exc:
+        except (RetryError, ReconcileError) as exc:
             raise StopError(f"the identity could not be written: {exc}; start again") from exc
     writer.use(encoder, position)
 
 
-async def _start_tape(
-    symbol: str, position: SymbolPosition | None, rest: RestClient, *, fail_fast: bool
-) -> SymbolTape:
-    """Return the tape where its position ends; a new symbol starts after REST's newest id."""
+def _recorded_symbols(records: list[ShardRecord]) -> set[str]:
+    return {
+        name
+        for record in records
+        if record.identity is not None
+        for name in record.identity.symbols
+    }
 
-    async def ask_newest() -> int | None:
-        return await until_it_works(
-            "exchange (REST)", lambda: rest.newest_id(symbol), fail_fast=fail_fast
-        )
 
-    newest_id = await ask_newest()
-    if position is None:
-        # None: it never traded (or a recording has not begun); its first trade starts the tape.
-        next_id = None if newest_id is None else newest_id + 1
-        _log.info("tape_begins", symbol=symbol, next_id=next_id)
-        return SymbolTape(symbol, next_id=next_id)
-    deadline_s = asyncio.get_running_loop().time() + NEWEST_ID_PATIENCE_S
-    while (newest_id is None or newest_id < position.next_id - 1) and (
-        asyncio.get_running_loop().time() < deadline_s
-    ):
-        await asyncio.sleep(0.5)
-        newest_id = await ask_newest()
-    check_newest(symbol, next_id=position.next_id, newest_id=newest_id)
-    _log.info("tape_continues", symbol=symbol, next_id=position.next_id, newest_id=newest_id)
-    return SymbolTape(symbol, next_id=position.next_id, previous_id=position.last_id)
+def _positions(records: list[ShardRecord]) -> dict[str, SymbolPosition]:
+    return {name: where for record in records for name, where in (record.position or {}).items()}
+
+
+def _shard_settings(settings: Settings, names: TopicNames, shard: int) -> ShardSettings:
+    return ShardSettings(
+        shard=shard,
+        bootstrap=settings.kafka_bootstrap,
+        names=names,
+        batch_size=settings.batch_size,
+        batch_timeout_s=settings.batch_timeout_s,
+    )
+
+
+def _tail_of(
+    settings: Settings, names: TopicNames, writer: ShardWriter
+) -> Callable[[], tuple[bool, dict[str, int]]]:
+    return lambda: read_tail(
+        settings.kafka_bootstrap,
+        trades_topic=names.trades,
+        shard=writer.settings.shard,
+        writer_schema=parse_schema(SCHEMA_TEXT),
+    )

@@ -4,6 +4,7 @@ It starts where the tables say they end, never where the consumer group says.
 """
 
 import asyncio
+import base64
 import os
 import time
 from collections.abc import Callable
@@ -17,12 +18,13 @@ from cyclopts import App, Parameter
 
 from k2 import __version__
 from k2.errors import K2Error, RetryError, StopError
+from k2.ingestion.admission import topic_facts
 from k2.ingestion.service import read_settings
 from k2.ingestion.supervision import ExitCode, UnavailableError, stop_on_signals, until_it_works
 from k2.kafka.dead_letters import DeadLetters
 from k2.kafka.encoding import SCHEMA_TEXT
 from k2.kafka.registry import Registry
-from k2.kafka.topics import TopicFacts, TopicNames, describe_topics
+from k2.kafka.topics import TopicFacts, TopicNames
 from k2.lake.decoding import GapDecoder, TradeDecoder
 from k2.lake.tables import open_catalog
 from k2.lake.writer import Landed, TableWriter
@@ -60,7 +62,7 @@ def archive(
     kafka_bootstrap: str | None = None,
     schema_registry: str | None = None,
     log_level: str | None = None,
-    new_topic: Annotated[bool, Parameter(negative="")] = False,
+    from_first: Annotated[bool, Parameter(negative="")] = False,
     fail_fast: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Archive trades: Kafka topic to Iceberg table, each id once.
@@ -69,7 +71,9 @@ def archive(
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         log_level: DEBUG, INFO, WARNING or ERROR (K2_LOG_LEVEL).
-        new_topic: Go on from a topic that was deleted and created again.
+        from_first: Go on from the first record Kafka still has: after the topic was created
+            again, or retention passed. Ids the table holds are not written twice; what was lost
+            in between shows in `k2 verify`.
         fail_fast: Exit 4 when Kafka or registry is absent, instead of waiting for it.
     """
     settings = read_settings(
@@ -84,20 +88,20 @@ def archive(
         return ExitCode.CONFIGURATION
     log_file = settings.log_file or LOG_FILE
     configure_logging(service="archive", level=settings.log_level, file=log_file)
-    code = asyncio.run(_run(settings, new_topic=new_topic, fail_fast=fail_fast))
+    code = asyncio.run(_run(settings, from_first=from_first, fail_fast=fail_fast))
     if code is ExitCode.CLEAN:
         _log.info("Shutdown complete")
     return code
 
 
-async def _run(settings: Settings, *, new_topic: bool, fail_fast: bool) -> ExitCode:
+async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> ExitCode:
     stop = stop_on_signals()
     _log.info("archive_started", lake=str(settings.lake_path.absolute()), pid=os.getpid())
     port = settings.archive_metrics_port
     try:
         runner = await metrics.serve_metrics(port) if port else None
         try:
-            await _archive_until(stop, settings, new_topic=new_topic, fail_fast=fail_fast)
+            await _archive_until(stop, settings, from_first=from_first, fail_fast=fail_fast)
         finally:
             if runner is not None:
                 await runner.cleanup()
@@ -111,17 +115,24 @@ async def _run(settings: Settings, *, new_topic: bool, fail_fast: bool) -> ExitC
 
 
 async def _archive_until(
-    stop: asyncio.Event, settings: Settings, *, new_topic: bool, fail_fast: bool
+    stop: asyncio.Event, settings: Settings, *, from_first: bool, fail_fast: bool
 ) -> None:
     names = TopicNames.of(settings.topic_prefix)
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
     registry = Registry(settings.schema_registry_url)
 
     def find_topics() -> dict[str, TopicFacts]:
-        facts = describe_topics(admin, [names.trades, names.gaps])
-        if len(facts) < 2:
-            raise RetryError(f"topic {names.trades} does not exist yet: start `k2 stream`")
-        return facts
+        return topic_facts(admin, names)
+
+    def known_schema(schema_id: int) -> str | None:
+        text = registry.schema_text(schema_id)
+        if text is None and registry.latest(names.subject) is None:
+            # An emptied or wrong registry must not turn good trades into dead letters.
+            raise RetryError(
+                f"the registry at {registry.url} knows no schema of {names.subject}: is it the "
+                "right one? `k2 schema register` registers ours"
+            )
+        return text
 
     async def prepare() -> list[TopicArchive]:
         facts = await until_it_works(
@@ -135,20 +146,22 @@ async def _archive_until(
 
     def open_tables(facts: dict[str, TopicFacts]) -> list[TopicArchive]:
         catalog = open_catalog(lake_dir=settings.lake_path, catalog_name=settings.lake_catalog)
-        trades = TradeDecoder(registry.schema_text, reader_schema_text=SCHEMA_TEXT)
+        trades = TradeDecoder(known_schema, reader_schema_text=SCHEMA_TEXT)
         # Gaps first: a declared id must never look missing for want of its declaration.
         return [
             TopicArchive(
                 settings,
                 names.gaps,
                 facts[names.gaps],
-                lambda t: TableWriter(catalog, "gaps", GapDecoder(), topic=t, new_topic=new_topic),
+                lambda t: TableWriter(
+                    catalog, "gaps", GapDecoder(), topic=t, from_first=from_first
+                ),
             ),
             TopicArchive(
                 settings,
                 names.trades,
                 facts[names.trades],
-                lambda t: TableWriter(catalog, "trades", trades, topic=t, new_topic=new_topic),
+                lambda t: TableWriter(catalog, "trades", trades, topic=t, from_first=from_first),
             ),
         ]
 
@@ -170,11 +183,15 @@ async def _archive_until(
 
 
 def _turn(archives: list["TopicArchive"]) -> None:
-    for one in archives:
-        one.poll()
+    _poll(archives)
     if any(one.due for one in archives):
         for one in archives:
             one.flush()
+
+
+def _poll(archives: list["TopicArchive"]) -> int:
+    """Poll trades before gaps and flush gaps before trades: no declaration is ever late."""
+    return sum(one.poll() for one in reversed(archives))
 
 
 def _drain(archives: list["TopicArchive"]) -> None:
@@ -182,7 +199,7 @@ def _drain(archives: list["TopicArchive"]) -> None:
     deadline_s = time.monotonic() + DRAIN_DEADLINE_S
     quiet = 0
     while quiet < QUIET_POLLS and time.monotonic() < deadline_s:
-        quiet = 0 if sum(one.poll() for one in archives) else quiet + 1
+        quiet = 0 if _poll(archives) else quiet + 1
     for one in archives:
         one.flush()
 
@@ -324,8 +341,8 @@ class TopicArchive:
         if problem.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
             raise StopError(
                 f"Kafka no longer has the records of {self._topic} that follow the table: "
-                f"{problem.str()}. Retention was shorter than the archive's absence; what is "
-                "missing shows in `k2 verify`"
+                f"{problem.str()}. Retention was shorter than the archive's absence. Start it "
+                "with `k2 archive --from-first`; what is missing then shows in `k2 verify`"
             )
         if problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StopError(f"topic {self._topic} was deleted while it was being archived")
@@ -333,4 +350,8 @@ class TopicArchive:
 
 
 def _readable(value: bytes) -> dict[str, Any]:
-    return {"_raw": value.decode("utf-8", errors="replace")}
+    try:
+        return {"_raw": value.decode("utf-8")}
+    except UnicodeDecodeError:
+        text = value.decode("utf-8", errors="replace")
+        return {"_raw": text, "_raw_base64": base64.b64encode(value).decode()}

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from k2 import __version__
-from k2.errors import K2Error, StopError
+from k2.errors import K2Error
 from k2.ingestion.capture import run_capture
 from k2.ingestion.service import read_settings
 from k2.ingestion.supervision import ExitCode, UnavailableError, first_of, stop_on_signals
@@ -111,7 +111,7 @@ async def _run(settings: Settings, *, fail_fast: bool) -> ExitCode:
     except UnavailableError as exc:
         _log.error("stream_stopped", reason=str(exc))
         return ExitCode.DEPENDENCY_UNAVAILABLE
-    except StopError as exc:
+    except K2Error as exc:
         _log.error("stream_stopped", reason=str(exc))
     return ExitCode.FAILED
 

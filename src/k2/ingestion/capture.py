@@ -174,7 +174,11 @@ class Capture(FeedEvents):
         _log.warning(
             str(exc), error_type=exc.error_type, raw=payload[:300].decode("utf-8", "replace")
         )
-        self._bury(original, str(exc), exc.error_type, symbol if isinstance(symbol, str) else None)
+        name = symbol if isinstance(symbol, str) else None
+        self._bury(original, str(exc), exc.error_type, name)
+        if name in self._healers:
+            # REST may have the row in a usable form; if not, it is declared there and then.
+            self._healers[name].wake()
 
     def _reject_row(self, row: BadRow) -> None:
         _log.warning(row.error, source_id=row.source_id, error_type=row.error_type)
@@ -184,7 +188,7 @@ class Capture(FeedEvents):
     def _reject_trade(self, trade: Trade) -> None:
         error = f"Invalid field: id {trade.source_id} is far beyond the exchange's newest"
         _log.warning(error, symbol=trade.symbol)
-        original = msgspec.to_builtins(trade)
+        original = {**msgspec.to_builtins(trade), "s": trade.symbol}
         self._bury(original, error, "invalid_field", trade.symbol)
 
     def _bury(

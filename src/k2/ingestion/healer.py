@@ -85,9 +85,9 @@ class SymbolHealer:
         lacking_since: tuple[int, float] | None = None
         while True:
             page = await self._fetch_page()
-            if page.more:
+            if page.more and page.lacking is None:
                 continue
-            if self.tape.hole is None:
+            if self.tape.hole is None and page.lacking is None:
                 break
             if page.lacking is None:
                 lacking_since = None

@@ -88,7 +88,7 @@ def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
     """Write each shard's position anew, from the last ids the lake holds.
 
     For a Kafka that was lost while the lake survived: the stream then goes on where the lake
-    ends. Start the archive with ``--new-topic`` afterwards.
+    ends. Start the archive with ``--from-first`` afterwards.
 
     Raises:
         StopError: If the topic holds trades already: the lake's end is not its end.
@@ -140,7 +140,7 @@ def position_from(
         was = position.get(symbol)
         if was is None:
             position[symbol] = SymbolPosition(ids.last_id + 1, None)
-        elif ids.last_id >= was.next_id:
+        elif ids.first_id <= was.next_id <= ids.last_id:
             position[symbol] = SymbolPosition(ids.last_id + 1, was.last_id)
     return position
 

@@ -151,6 +151,8 @@ class ShardWriter:
                 await self._commit_once()
         finally:
             metrics.shard_writer.labels(label).set(0)
+            # However we got here: a commit that waits for an absent broker waits no longer.
+            self._drain_until_s = 0.0
             await self._run(self._producer.destroy)
             self._thread.shutdown(wait=False)
 
@@ -186,6 +188,7 @@ class ShardWriter:
             self._count_failure("unknown")
             _log.warning("transaction_outcome_unknown", shard=self.settings.shard, reason=str(exc))
             if not await self._reconcile(after):
+                await asyncio.sleep(RETRY_DELAY_S)
                 return
         self.position = after
         for _ in range(count):
@@ -196,12 +199,10 @@ class ShardWriter:
 
     async def _reconcile(self, after: Mapping[str, SymbolPosition]) -> bool:
         """Say whether the batch landed, by reading the position back."""
-        while True:
+        while time.monotonic() < self._drain_until_s:
             try:
                 found = (await self._run(self._take_over)).position or {}
             except RetryError as exc:
-                if time.monotonic() >= self._drain_until_s:
-                    return False
                 _log.warning("position_read_waits", shard=self.settings.shard, reason=str(exc))
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
@@ -209,14 +210,15 @@ class ShardWriter:
                 return True
             if found == self.position:
                 return False
-            raise StopError(
-                f"shard {self.settings.shard}: the position moved while we were its writer; "
-                "another process writes this tape. Look with `k2 positions show`"
-            )
+            raise self._moved()
+        return False
 
     def _commit(self, batch: list[Item], after: Mapping[str, SymbolPosition]) -> None:
         if not self._producer.initialised:
-            self._producer.initialise()
+            # While we had no producer another process may have written: its position says so.
+            found = self._take_over().position or {}
+            if found != self.position:
+                raise self._moved()
         names = self.settings.names
         records = [self._record(item) for item in batch]
         records.append(Record(names.positions, POSITION_KEY, encode_position(after)))
@@ -251,6 +253,12 @@ class ShardWriter:
                 metrics.gaps_declared.labels(item.symbol, item.gap_class.value).inc()
         metrics.produced.labels(metrics.EXCHANGE, self.settings.names.trades).inc(len(trades))
         metrics.pending_trades.set(len(self._ring))
+
+    def _moved(self) -> StopError:
+        return StopError(
+            f"shard {self.settings.shard}: the position moved while we were its writer; another "
+            "process writes this tape. Look with `k2 positions show`, run one writer"
+        )
 
     def _count_failure(self, error_type: str) -> None:
         topic = self.settings.names.trades

@@ -80,7 +80,7 @@ async def _answers(rest_url: str) -> bool:
     timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            aiohttp.ClientSession(timeout=timeout) as session,
             session.get(f"{rest_url}/api/v3/ping") as reply,
         ):
             return reply.status == 200

@@ -1,0 +1,185 @@
+"""Who may write: refusals with the command that repairs each, fencing, absent dependencies."""
+
+import json
+import socket
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from integration.harness import Room, read_values, wait_for
+
+pytestmark = pytest.mark.integration
+
+
+def record_some(room: Room) -> None:
+    """Start a tape, and end its writer cleanly."""
+    stream = room.stream()
+    first = wait_for(room.newest_ids, what="the exchange to trade")
+    wait_for(
+        lambda: (
+            stream.events("Subscribed") and room.newest_ids()["BTCUSDT"] > first["BTCUSDT"] + 20
+        ),
+        what="trades to be recorded",
+    )
+    assert stream.end() == 0
+    assert json.loads(stream.log().splitlines()[-1])["event"] == "Shutdown complete"
+
+
+def refusal(room: Room, *flags: str) -> str:
+    """Start the stream, expect it to stop by itself with 1, return why."""
+    stream = room.stream(*flags, name="refused")
+    assert stream.wait() == 1, stream.log()
+    return str(stream.events("stream_stopped")[-1]["reason"])
+
+
+def delete_topic(room: Room, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": room.stack.address.bootstrap})
+    for future in admin.delete_topics([topic]).values():
+        future.result(10)
+    wait_for(lambda: topic not in admin.list_topics(timeout=10).topics, what="the topic to go")
+
+
+def test_a_topic_of_another_stream_kind_is_refused_and_its_writer_goes_on(room: Room) -> None:
+    room.exchange("--rate", "400")
+    writer, archive = room.stream(), room.archive()
+    room.wait_until_archiving()
+    why = refusal(room, "--stream", "trade")
+    assert "stream_kind 'aggTrade'" in why
+    assert "KAFKA_TOPIC_PREFIX" in why
+    newest = room.stop_trading()
+    room.wait_until_archived(newest)
+    assert writer.running, "a process that is refused must not end a healthy writer"
+    assert archive.running
+    room.check_promise(newest)
+
+
+def test_a_second_writer_fences_the_first_which_stops_and_nothing_is_doubled(room: Room) -> None:
+    room.exchange("--rate", "400")
+    first = room.stream(name="first")
+    room.archive()
+    room.wait_until_archiving()
+    second = room.stream(name="second")
+    assert first.wait() == 1, first.log()
+    assert "another process became the writer" in first.events("stream_stopped")[-1]["reason"]
+    newest = room.stop_trading()
+    room.wait_until_archived(newest)
+    assert second.running
+    room.check_promise(newest)
+
+
+def test_deleted_positions_are_refused_and_rebuilt_from_the_topic(room: Room) -> None:
+    room.exchange("--rate", "400")
+    room.archive()
+    record_some(room)
+    delete_topic(room, f"{room.topic}.positions")
+    why = refusal(room)
+    assert "k2 positions rebuild --from-topic" in why
+    room.k2("positions", "rebuild", "--from-topic")
+    room.stream(name="again")
+    newest = room.stop_trading()
+    room.wait_until_archived(newest)
+    room.check_promise(newest)
+    shown = json.loads(room.k2("positions", "show", "--json").stdout)
+    next_ids = {s: p["next_id"] for s, p in shown[0]["record"]["position"].items()}
+    assert next_ids == {symbol: last + 1 for symbol, last in newest.items()}
+
+
+def test_a_topic_created_again_is_refused(room: Room) -> None:
+    room.exchange("--rate", "400")
+    record_some(room)
+    delete_topic(room, room.topic)
+    assert "was deleted and created again" in refusal(room)
+
+
+def test_a_lost_kafka_goes_on_from_the_lake(room: Room) -> None:
+    room.exchange("--rate", "400")
+    archive = room.archive()
+    record_some(room)
+    room.wait_until_archived({s: r[-1]["source_sequence"] for s, r in room.topic_records().items()})
+    assert archive.end() == 0
+    for topic in (room.topic, f"{room.topic}.positions", f"{room.topic}.gaps"):
+        delete_topic(room, topic)
+    room.k2("positions", "rebuild", "--from-lake")
+    room.stream(name="again")
+    refused = room.archive()
+    assert refused.wait() == 1
+    assert "k2 archive --from-first" in refused.events("archive_stopped")[-1]["reason"]
+    room.archive("--from-first")
+    newest = room.stop_trading()
+    room.wait_until_archived(newest)
+    assert room.proof().complete, room.proof()
+
+
+def test_somebody_elses_trade_at_the_end_of_the_topic_is_refused(room: Room) -> None:
+    room.exchange("--rate", "400")
+    record_some(room)
+    values = [r for r in read_values(room.stack.address.bootstrap, room.topic) if r[:1] == b"\0"]
+    producer = Producer({"bootstrap.servers": room.stack.address.bootstrap})
+    producer.produce(room.topic, value=values[0], key=b"BTCUSDT", partition=0)
+    producer.flush(10)
+    why = refusal(room)
+    assert "the position says" in why
+    assert "k2 positions show" in why
+
+
+def test_an_exchange_whose_ids_were_reset_is_refused(room: Room) -> None:
+    exchange = room.exchange("--rate", "400")
+    record_some(room)
+    exchange.kill()
+    for path in (room.path / "exchange").iterdir():
+        path.unlink()
+    room.exchange("--rate", "0.001")
+    assert "its ids were reset" in refusal(room)
+
+
+def test_a_shorter_list_of_symbols_ends_no_tape(room: Room) -> None:
+    room.exchange("--rate", "400")
+    room.archive()
+    record_some(room)
+    stream = room.stream("--symbols", "BTCUSDT", name="shorter")
+    wait_for(lambda: stream.events("Subscribed"), what="the stream to subscribe")
+    assert sorted(stream.events("Subscribed")[0]["symbols"]) == sorted(room.symbols)
+    newest = room.stop_trading()
+    room.wait_until_archived(newest)
+    room.check_promise(newest)
+
+
+@pytest.mark.parametrize("absent", ["KAFKA_BOOTSTRAP", "SCHEMA_REGISTRY_URL", "BINANCE_REST_URL"])
+def test_an_absent_dependency_is_one_clear_line_and_exit_4_when_told_to_fail_fast(
+    room: Room, absent: str
+) -> None:
+    room.exchange("--rate", "10")
+    with socket.socket() as held:  # bound, never listening: every connect is refused
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        room.extra[absent] = (
+            f"127.0.0.1:{port}" if absent == "KAFKA_BOOTSTRAP" else f"http://127.0.0.1:{port}"
+        )
+        stream = room.stream("--fail-fast")
+        assert stream.wait() == 4, stream.log()
+    reason = stream.events("stream_stopped")[-1]["reason"]
+    assert "is not available" in reason
+    assert "\n" not in reason
+    assert str(port) in reason
+
+
+def test_an_absent_exchange_is_waited_for(room: Room) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    room.exchange_url = f"http://127.0.0.1:{port}"
+    stream = room.stream()
+    wait_for(lambda: stream.events("dependency_not_available"), what="one line about it")
+    room.exchange("--rate", "400", "--port", str(port))
+    wait_for(lambda: stream.events("Subscribed"), what="the stream to go on by itself")
+    assert stream.end() == 0
+
+
+def test_invalid_settings_are_exit_2_before_any_socket(room: Room) -> None:
+    room.exchange_url = "http://127.0.0.1:1"
+    room.extra["BINANCE_BATCH_TIMEOUT"] = "soon"
+    stream = room.stream()
+    assert stream.wait() == 2
+    assert "BINANCE_BATCH_TIMEOUT='soon': expected" in stream.log()
+    assert len(stream.log().splitlines()) == 1

@@ -1,0 +1,228 @@
+"""``k2 up`` as a user has it: started, watched, interrupted, killed, started again."""
+
+import contextlib
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # ships no type information
+import pytest
+
+from integration.harness import wait_for
+
+pytestmark = pytest.mark.integration
+
+STOP_MAX_S = 10.0
+START_MAX_S = 60.0
+
+
+class Up:
+    """One ``k2 up`` in a state directory."""
+
+    def __init__(self, state_dir: Path, *flags: str, ports: str = "auto") -> None:
+        self.state_dir = state_dir
+        self.output = state_dir.with_name(f"{state_dir.name}-{time.monotonic_ns()}.out")
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("K2_", "BINANCE_", "KAFKA_", "SCHEMA_"))
+        }
+        self.environ = {
+            **kept,
+            "K2_DLQ_DIR": str(state_dir / "dlq"),
+            "K2_STATE_DIR": str(state_dir),
+        }
+        with self.output.open("ab") as output:
+            self.popen = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "k2", "up", "--exchange", "built-in"),
+                    *("--ports", ports, *flags),
+                ],
+                env=self.environ,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def said(self) -> str:
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def wait_until_said(self, words: str) -> None:
+        wait_for(
+            lambda: words in self.said() or self.popen.poll() is not None,
+            what=f"k2 up to say {words!r}",
+            deadline_s=START_MAX_S,
+        )
+        assert words in self.said(), self.said()
+
+    def k2(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "k2", *words],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def children(self) -> list[psutil.Process]:
+        found: list[psutil.Process] = psutil.Process(self.popen.pid).children(recursive=True)
+        return found
+
+    def pid_of(self, word: str) -> int | None:
+        """Return the child whose command line holds a word, if it runs."""
+        for child in self.children():
+            with contextlib.suppress(psutil.Error):
+                if word in " ".join(child.cmdline()):
+                    return int(child.pid)
+        return None
+
+    def pid_after(self, word: str, old: int) -> bool:
+        return self.pid_of(word) not in (None, old)
+
+
+@pytest.fixture
+def started() -> Iterator[list[Up]]:
+    ups: list[Up] = []
+    yield ups
+    for up in ups:
+        if up.popen.poll() is None:
+            up.popen.kill()
+            up.popen.wait()
+        up.k2("down", "--delete")
+
+
+def test_ctrl_c_stops_everything_in_order_and_ends_with_the_verdict(
+    tmp_path: Path, started: list[Up]
+) -> None:
+    up = Up(tmp_path / "state")
+    started.append(up)
+    up.wait_until_said("first rows are in the lake")
+    assert "INVENTED trades" in up.said()
+    children = up.children()
+    assert any("binance_client" in " ".join(child.cmdline()) for child in children)
+    began_s = time.monotonic()
+    up.popen.send_signal(signal.SIGINT)
+    assert up.popen.wait(30) == 0, up.said()
+    assert time.monotonic() - began_s <= STOP_MAX_S
+    verdict = up.said().strip().splitlines()[-1]
+    assert verdict.startswith("complete: ")
+    assert verdict.endswith(" ids, 0 duplicates, 0 declared")
+    assert not any(child.is_running() for child in children)
+    last = (up.state_dir / "logs" / "stream.log").read_text().strip().splitlines()[-1]
+    assert json.loads(last)["event"] == "Shutdown complete"
+
+
+def test_reading_commands_find_what_k2_up_runs(tmp_path: Path, started: list[Up]) -> None:
+    up = Up(tmp_path / "state")
+    started.append(up)
+    up.wait_until_said("first rows are in the lake")
+    proof = json.loads(up.k2("verify", "--json").stdout)
+    assert {one["symbol"] for one in proof["symbols"]} <= {"BTCUSDT", "ETHUSDT", "BNBUSDT"}
+    rows = json.loads(up.k2("query", "SELECT count(*) AS n FROM trades", "--json").stdout)
+    assert rows[0]["n"] > 0
+    tailed = up.k2("tail", "-n", "3", "--format", "json").stdout.splitlines()
+    assert len(tailed) == 3
+    assert json.loads(tailed[0])["message_id"].startswith("BINANCE:")
+    assert json.loads(up.k2("schema", "check", "--json").stdout)["compatible"] is True
+    assert json.loads(up.k2("schema", "register", "--json").stdout)["id"] > 0
+    shown = json.loads(up.k2("schema", "show", "--registered", "--json").stdout)
+    assert shown["name"] == "TradeV2"
+    absent = up.k2("verify", "--symbols", "NOSUCHUSDT")
+    assert absent.returncode == 1
+    assert "NOSUCHUSDT: configured, but no rows" in absent.stdout
+
+
+def test_a_killed_k2_up_leaves_nothing_and_the_next_one_goes_on(
+    tmp_path: Path, started: list[Up]
+) -> None:
+    up = Up(tmp_path / "state")
+    started.append(up)
+    up.wait_until_said("first rows are in the lake")
+    # A service that does not hear its parent die is what the next start has to find.
+    children = up.children()
+    stream = next(c for c in children if "binance_client" in " ".join(c.cmdline()))
+    stream.suspend()
+    up.popen.kill()
+    up.popen.wait()
+    again = Up(tmp_path / "state", "--for", "8s")
+    started.append(again)
+    assert again.popen.wait(60) == 0, again.said()
+    assert "left running by an earlier k2" in again.said()
+    assert again.said().strip().splitlines()[-1].startswith("complete: ")
+    assert not stream.is_running()
+
+
+def test_a_service_that_is_killed_is_started_again(tmp_path: Path, started: list[Up]) -> None:
+    up = Up(tmp_path / "state")
+    started.append(up)
+    up.wait_until_said("first rows are in the lake")
+    for word in ("binance_client", "archive", "kafka.Kafka", "quarkus", "exchange"):
+        victim = up.pid_of(word)
+        assert victim is not None, word
+        os.kill(victim, signal.SIGKILL)
+        again = partial(up.pid_after, word, victim)
+        wait_for(again, what=f"{word} to be started again")
+    up.popen.send_signal(signal.SIGINT)
+    assert up.popen.wait(30) == 0, up.said()
+    assert up.said().strip().splitlines()[-1].startswith("complete: ")
+
+
+def test_a_port_in_use_is_one_line_naming_the_holder_and_the_flag(
+    tmp_path: Path, started: list[Up]
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        up = Up(tmp_path / "state", "--stack-only", "--kafka-port", str(port), ports="fixed")
+        started.append(up)
+        assert up.popen.wait(30) == 1
+    lines = up.said().strip().splitlines()
+    assert len(lines) == 1
+    assert f"port {port} (Kafka) is in use by process {os.getpid()}" in lines[0]
+    assert "--kafka-port" in lines[0]
+
+
+def test_a_recording_is_recorded_to_the_last_digit(
+    tmp_path: Path, started: list[Up], recording: Path
+) -> None:
+    up = Up(
+        tmp_path / "state",
+        *("--tape", str(recording), "--stream", "trade", "--speed", "20", "--for", "26s"),
+    )
+    started.append(up)
+    assert up.popen.wait(120) == 0, up.said()
+    assert "complete: 9,757 ids, 0 duplicates, 0 declared" in up.said()
+    proof = json.loads(up.k2("verify", "--json").stdout)["symbols"][0]
+    assert (proof["rows"], proof["distinct"], proof["duplicates"]) == (9757, 9757, 0)
+    assert proof["stream_rows"] / proof["rows"] >= 0.99
+    sql = (
+        "SELECT taker_side, sum(price * quantity) AS notional, sum(quantity) AS quantity "
+        "FROM trades GROUP BY taker_side"
+    )
+    rows = json.loads(up.k2("query", sql, "--json").stdout)
+    found = {r["taker_side"]: (Decimal(r["notional"]), Decimal(r["quantity"])) for r in rows}
+    assert found == sums_of(recording)
+
+
+def sums_of(recording: Path) -> dict[str, tuple[Decimal, Decimal]]:
+    """Add up the file with nothing of the product: sum of p*q and of q, per taker side."""
+    notional = {"BUY": Decimal(0), "SELL": Decimal(0)}
+    quantity = {"BUY": Decimal(0), "SELL": Decimal(0)}
+    with gzip.open(recording, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            event = json.loads(line.partition(" ")[2]).get("data", {})
+            if event.get("e") == "trade":
+                side = "SELL" if event["m"] else "BUY"
+                notional[side] += Decimal(event["p"]) * Decimal(event["q"])
+                quantity[side] += Decimal(event["q"])
+    return {side: (notional[side], quantity[side]) for side in notional}
