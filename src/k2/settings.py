@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from k2.errors import K2Error
 from k2.market import StreamKind
@@ -47,12 +53,27 @@ def _symbols(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _url(*schemes: str) -> AfterValidator:
     def check(value: str) -> str:
-        parts = urlsplit(value)
+        expected = f"an address such as {schemes[0]}://host:port"
+        try:
+            parts = urlsplit(value)
+            _ = parts.port  # raises where the port is no number or over 65535
+        except ValueError as exc:
+            raise ValueError(expected) from exc
         if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"an address such as {schemes[0]}://host:port")
+            raise ValueError(expected)
         return value.rstrip("/")
 
     return AfterValidator(check)
+
+
+def _at_least_one(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("at least one address such as https://host:port")
+    return value
+
+
+def _log_file(value: Any) -> Any:
+    return os.devnull if value in ("off", "") else value
 
 
 def _bootstrap(value: str) -> str:
@@ -65,7 +86,10 @@ def _bootstrap(value: str) -> str:
 
 Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_symbols)]
 RestUrls = Annotated[
-    tuple[Annotated[str, _url("https", "http")], ...], NoDecode, BeforeValidator(_split)
+    tuple[Annotated[str, _url("https", "http")], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    AfterValidator(_at_least_one),
 ]
 PortNumber = Annotated[int, Field(ge=0, lt=65536)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -201,7 +225,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias="K2_LOG_LEVEL", description="Least level logged."
     )
-    log_file: Path | None = Field(
+    log_file: Annotated[Path | None, BeforeValidator(_log_file)] = Field(
         default=None,
         validation_alias="K2_LOG_FILE",
         description="Also log to this file; off or empty turns the file off. Default: "
@@ -259,9 +283,10 @@ def load_settings(
         SettingsError: Naming each variable, the value and what was expected.
     """
     known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    in_file = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True).env_vars
     unknown = [
         name
-        for name in sorted(os.environ)
+        for name in sorted({*os.environ, *in_file})
         if name.startswith(OUR_PREFIXES) and name not in known | _KNOWN_ELSEWHERE
     ]
     if unknown:
@@ -273,8 +298,6 @@ def load_settings(
         for name, value in (overrides or {}).items()
         if value is not None
     }
-    if str(given.get("K2_LOG_FILE", os.environ.get("K2_LOG_FILE", "?"))) in ("off", ""):
-        given["K2_LOG_FILE"] = Path(os.devnull)
     try:
         settings = Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
     except ValidationError as exc:

@@ -165,7 +165,7 @@ def test_a_service_that_is_killed_is_started_again(tmp_path: Path, started: list
     up = Up(tmp_path / "state")
     started.append(up)
     up.wait_until_said("first rows are in the lake")
-    for word in ("binance_client", "archive", "kafka.Kafka", "quarkus", "exchange"):
+    for word in ("binance_client", "archive", "kafka.Kafka", "apicurio-registry", "exchange"):
         victim = up.pid_of(word)
         assert victim is not None, word
         os.kill(victim, signal.SIGKILL)

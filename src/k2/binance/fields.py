@@ -34,31 +34,41 @@ def amount(text: str, *, name: str) -> Decimal:
         raise RejectError(f"Invalid {name} format: {text[:80]!r}")
     value = Decimal(text)
     if not value:
-        raise RejectError(f"Invalid {name}: {text[:80]!r} is not above zero")
+        raise RejectError(f"Invalid {name} format: {text[:80]!r} is not above zero")
     decimals = match[1]
     if decimals is not None and len(decimals) > DECIMAL_SCALE:
         if decimals[DECIMAL_SCALE:].strip("0"):
             raise RejectError(
-                f"Invalid {name}: {text[:80]!r} has more than {DECIMAL_SCALE} decimals"
+                f"Invalid {name} format: {text[:80]!r} has more than {DECIMAL_SCALE} decimals"
             )
         value = Decimal(text[: match.start(1) + DECIMAL_SCALE])
     if value.adjusted() >= _INTEGER_DIGITS_MAX:
-        raise RejectError(f"Invalid {name}: {text[:80]!r} has over {_INTEGER_DIGITS_MAX} digits")
+        raise RejectError(
+            f"Invalid {name} format: {text[:80]!r} has over {_INTEGER_DIGITS_MAX} digits"
+        )
     return value
 
 
 def trade_id(value: int, *, name: str) -> int:
     """Return ``value`` if it can be an id: 0 to 2**63 - 1."""
     if not 0 <= value <= _INT64_MAX:
-        raise RejectError(f"Invalid {name}: {value} is not a trade id")
+        raise RejectError(f"Invalid field: {name}={value} is not a trade id")
     return value
+
+
+def fills(*, first_id: int, last_id: int) -> tuple[int, int]:
+    """Return the first and last fill id of an aggregate, in order."""
+    first, last = trade_id(first_id, name="f"), trade_id(last_id, name="l")
+    if first > last:
+        raise RejectError(f"Invalid field: f={first} is after l={last}")
+    return first, last
 
 
 def timestamp_us(value: int, *, name: str) -> int:
     """Return a venue time in microseconds since the epoch, from milliseconds or microseconds."""
     us = value if value >= _MICROSECONDS_FROM else value * 1000
     if not _TS_US_MIN <= us <= _TS_US_MAX:
-        raise RejectError(f"Invalid {name}: {value} is not a time between 2009 and 2100")
+        raise RejectError(f"Invalid field: {name}={value} is not a time between 2009 and 2100")
     return us
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from k2.binance.fields import amount, is_void, timestamp_us, trade_id
+from k2.binance.fields import amount, fills, is_void, timestamp_us, trade_id
 from k2.errors import RejectError
 from k2.market import Origin, Side, StreamKind, Trade
 
@@ -84,7 +84,7 @@ def frame_decoder(kind: StreamKind) -> Decoder:
     """Return the decoder for one stream kind: ``decode(payload, recv_ts_ns) -> Frame``.
 
     The decoder raises ``RejectError`` whose ``error_type`` is ``parse``, ``missing_field``,
-    ``unexpected_type`` or ``invalid_field``; nothing else escapes it, whatever the bytes.
+    ``unexpected_type``, ``invalid_field`` or ``void``; nothing else escapes it, whatever the bytes.
     """
     event_type = _AggTrade if kind is StreamKind.AGG_TRADE else _SingleTrade
     wrapped_type = _WrappedAggTrade if kind is StreamKind.AGG_TRADE else _WrappedSingleTrade
@@ -123,9 +123,7 @@ def original_event(payload: bytes) -> dict[str, Any]:
 def _from_agg_trade(event: _AggTrade, recv_ts_ns: int) -> Trade:
     if is_void(price=event.p, quantity=event.q, first_trade_id=event.f):
         raise RejectError(f"Invalid field: a={event.a} is a voided row", error_type="void")
-    first, last = trade_id(event.f, name="f"), trade_id(event.l, name="l")
-    if first > last:
-        raise RejectError(f"Invalid field: f={first} is after l={last}")
+    first, last = fills(first_id=event.f, last_id=event.l)
     return Trade(
         symbol=_symbol(event.s),
         source_id=trade_id(event.a, name="a"),

@@ -19,20 +19,27 @@ WEIGHT_PER_MINUTE = 3000
 WEIGHTS = {"aggTrades": 4, "historicalTrades": 25, "exchangeInfo": 20, "ping": 1, "time": 1}
 
 
-class TokenBucket(msgspec.Struct):
-    """At most ``rate_per_s`` takes a second, with bursts up to the same number."""
+CLIENT_FRAMES_WINDOW_S = 1.25
+"""A second as the venue counts it, and a quarter for frames that reach it bunched up."""
 
-    rate_per_s: float
-    tokens: float
-    at_s: float
+
+class SendWindow(msgspec.Struct):
+    """At most ``CLIENT_FRAMES_PER_S`` takes in any window of ``CLIENT_FRAMES_WINDOW_S``.
+
+    A token bucket would not do: a full one plus its refill lets through twice its rate in one
+    second, and the venue closes with 1008 at the sixth frame.
+    """
+
+    taken_at_s: list[float] = msgspec.field(default_factory=list)
 
     def take(self, now_s: float) -> bool:
-        """Take one token if there is one."""
-        self.tokens = min(self.rate_per_s, self.tokens + (now_s - self.at_s) * self.rate_per_s)
-        self.at_s = now_s
-        if self.tokens < 1:
+        """Take one place if there is one."""
+        self.taken_at_s = [
+            at_s for at_s in self.taken_at_s if now_s - at_s < CLIENT_FRAMES_WINDOW_S
+        ]
+        if len(self.taken_at_s) >= CLIENT_FRAMES_PER_S:
             return False
-        self.tokens -= 1
+        self.taken_at_s.append(now_s)
         return True
 
 

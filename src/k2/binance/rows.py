@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from k2.binance.fields import amount, is_void, timestamp_us, trade_id
+from k2.binance.fields import amount, fills, is_void, timestamp_us, trade_id
 from k2.errors import RejectError, RetryError
 from k2.market import BadRow, Origin, Side, StreamKind, Symbol, Trade
 
@@ -41,6 +41,17 @@ class _ExchangeInfo(msgspec.Struct):
     symbols: list[_Listing]
 
 
+class _AggRowId(msgspec.Struct):
+    a: int
+
+
+class _FillRowId(msgspec.Struct):
+    id: int
+
+
+# What msgspec raises on bytes it was not made for.
+_NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_agg_rows = msgspec.json.Decoder(list[_AggRow]).decode
 _decode_fill_rows = msgspec.json.Decoder(list[_FillRow]).decode
@@ -60,10 +71,10 @@ def decode_rows(
     originals: Iterable[Any]
     try:
         originals = decode(body)
-    except msgspec.MsgspecError:
+    except _NOT_DECODABLE:
         try:
             originals = _decode_raws(body)
-        except msgspec.MsgspecError as exc:
+        except _NOT_DECODABLE as exc:
             raise RetryError(f"REST answered something that is not rows: {body[:120]!r}") from exc
     return [_row(row, row_type, symbol=symbol, recv_ts_ns=recv_ts_ns) for row in originals]
 
@@ -72,7 +83,7 @@ def decode_symbols(body: bytes, *, names: Iterable[str]) -> dict[str, Symbol]:
     """Return the listed symbols among ``names``, with the assets the exchange states."""
     try:
         listings = _decode_exchange_info(body).symbols
-    except msgspec.MsgspecError as exc:
+    except _NOT_DECODABLE as exc:
         raise RetryError(f"REST answered something that is not exchangeInfo: {exc}") from exc
     wanted = set(names)
     return {
@@ -84,14 +95,16 @@ def decode_symbols(body: bytes, *, names: Iterable[str]) -> dict[str, Symbol]:
 
 def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trade | BadRow:
     if isinstance(row, msgspec.Raw):
-        original = msgspec.json.decode(row)
-        id_field = "a" if row_type is _AggRow else "id"
-        if not isinstance(original, dict) or type(original.get(id_field)) is not int:
-            raise RetryError(f"REST answered a row without an id: {bytes(row)[:120]!r}")
+        source_id = _id_of(row, row_type)
+        try:
+            original = msgspec.json.decode(row)
+        except _NOT_DECODABLE as exc:
+            raw = bytes(row).decode("utf-8", errors="replace")
+            return BadRow(source_id, "parse", f"Failed to parse message: {exc}", {"_raw": raw})
         try:
             row = msgspec.convert(original, row_type)
         except msgspec.ValidationError as exc:
-            return BadRow(original[id_field], "unexpected_type", f"Invalid field: {exc}", original)
+            return BadRow(source_id, "unexpected_type", f"Invalid field: {exc}", original)
     if isinstance(row, _AggRow):
         fields = (row.a, row.p, row.q, row.f, row.l, row.T, row.m, row.M)
     else:
@@ -104,13 +117,14 @@ def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trad
     if is_void(price=price, quantity=quantity, first_trade_id=first):
         return BadRow(source_id, "void", "Invalid field: the exchange voided this row", original)
     try:
+        first, last = fills(first_id=first, last_id=last)
         return Trade(
             symbol=symbol,
             source_id=trade_id(source_id, name="id"),
             price=amount(price, name="price"),
             quantity=amount(quantity, name="quantity"),
-            first_trade_id=trade_id(first, name="f"),
-            last_trade_id=trade_id(last, name="l"),
+            first_trade_id=first,
+            last_trade_id=last,
             trade_ts_us=timestamp_us(time, name="T"),
             event_ts_us=None,
             recv_ts_ns=recv_ts_ns,
@@ -120,3 +134,13 @@ def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trad
         )
     except RejectError as exc:
         return BadRow(source_id, exc.error_type, str(exc), original)
+
+
+def _id_of(row: msgspec.Raw, row_type: type[Any]) -> int:
+    """Return the id of a row whose other fields may be anything."""
+    id_type = _AggRowId if row_type is _AggRow else _FillRowId
+    try:
+        found: Any = msgspec.json.decode(row, type=id_type)
+    except _NOT_DECODABLE as exc:
+        raise RetryError(f"REST answered a row without an id: {bytes(row)[:120]!r}") from exc
+    return int(found.a if row_type is _AggRow else found.id)

@@ -15,10 +15,9 @@ import msgspec
 
 from k2.binance.frames import ErrorReply, Reply
 from k2.binance.limits import (
-    CLIENT_FRAMES_PER_S,
     NAMES_PER_SUBSCRIBE_MAX,
     STREAMS_PER_CONNECTION_MAX,
-    TokenBucket,
+    SendWindow,
     backoff_s,
 )
 from k2.errors import StopError
@@ -94,7 +93,7 @@ class Session:
         self._list_id = 0
         self._next_request_id = 1
         self._probed_at_s = 0.0
-        self._bucket = TokenBucket(CLIENT_FRAMES_PER_S, CLIENT_FRAMES_PER_S, 0.0)
+        self._window = SendWindow()
 
     def tick(self, now_s: float) -> list[Action]:
         """Do what is due: connect, send what the rate limit held back, notice silence."""
@@ -110,13 +109,15 @@ class Session:
             return [Close(1000, "health_check_timeout")]
         actions = self._sendable(now_s)
         due_s = max(self._probed_at_s, self.connected_at_s) + self._limits.probe_every_s
-        if self._limits.probe_every_s and now_s >= due_s and self._bucket.take(now_s):
+        if self._limits.probe_every_s and now_s >= due_s and self._window.take(now_s):
             self._probed_at_s = now_s
             actions.append(Ping())
         return actions
 
     def opened(self, now_s: float) -> list[Action]:
         """The handshake succeeded: subscribe in batches, as fast as the limit allows."""
+        if self.state is State.STOPPED:  # stopped while the handshake was under way
+            return [Close(1000, "shutdown")]
         self.state = State.SUBSCRIBING
         self.connected_at_s = now_s
         self._awaiting.clear()
@@ -125,7 +126,7 @@ class Session:
             self._request("SUBSCRIBE", self._names[start : start + NAMES_PER_SUBSCRIBE_MAX])
             for start in range(0, len(self._names), NAMES_PER_SUBSCRIBE_MAX)
         ]
-        self._bucket = TokenBucket(CLIENT_FRAMES_PER_S, CLIENT_FRAMES_PER_S, now_s)
+        self._window = SendWindow()
         return self._sendable(now_s)
 
     def replied(self, message: Reply | ErrorReply, now_s: float) -> list[Action]:
@@ -141,8 +142,8 @@ class Session:
         if self._awaiting.pop(message.request_id, None) is None:
             return []
         if message.request_id == self._list_id:
-            listed = set(message.result) if isinstance(message.result, list) else set()
-            if not listed.issuperset(self._names):
+            listed = message.result if isinstance(message.result, list) else []
+            if not {name for name in listed if isinstance(name, str)}.issuperset(self._names):
                 return [Close(1000, "websocket_error")]
             self.state = State.LIVE
             return []
@@ -192,7 +193,7 @@ class Session:
 
     def _sendable(self, now_s: float) -> list[Action]:
         actions: list[Action] = []
-        while self._outbox and self._bucket.take(now_s):
+        while self._outbox and self._window.take(now_s):
             text = self._outbox.pop(0)
             self._awaiting[msgspec.json.decode(text)["id"]] = now_s
             actions.append(Send(text))

@@ -18,7 +18,8 @@ from k2.ingestion.shard import ShardSettings, ShardWriter
 from k2.ingestion.supervision import until_it_works
 from k2.kafka.encoding import SCHEMA_TEXT, VENUE, TradeEncoder, parse_schema
 from k2.kafka.partitioning import shard_of
-from k2.kafka.positions import Identity, ShardRecord, SymbolPosition, read_tail
+from k2.kafka.position import Identity, ShardRecord, SymbolPosition
+from k2.kafka.positions import read_tail
 from k2.kafka.refusals import check_identity, check_newest, check_position
 from k2.kafka.registry import Registry
 from k2.kafka.topics import TopicFacts, TopicNames, create_topics, describe_topics

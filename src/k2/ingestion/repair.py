@@ -4,6 +4,7 @@ Rebuilding fences a running writer of the shard, which then stops: stop ``k2 str
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import msgspec
 import structlog
@@ -13,17 +14,15 @@ from k2.errors import RetryError, StopError
 from k2.ingestion.admission import identity_of
 from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
 from k2.kafka.partitioning import shard_of
-from k2.kafka.positions import (
+from k2.kafka.position import (
     IDENTITY_KEY,
     POSITION_KEY,
     ShardRecord,
     SymbolPosition,
     encode_identity,
     encode_position,
-    read_gaps,
-    read_shard,
-    read_tail,
 )
+from k2.kafka.positions import first_offset, read_gaps, read_shard, read_tail
 from k2.kafka.topics import TopicFacts, TopicNames, create_topics, describe_topics
 from k2.kafka.transaction import Record, ShardProducer
 from k2.lake.commit_plan import COVERAGE
@@ -65,22 +64,38 @@ def show_positions(settings: Settings) -> list[ShardShown]:
 
 
 def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
-    """Write each shard's position anew, from the committed end of its trades and gaps."""
+    """Write each shard's position anew, from the committed end of its trades and gaps.
+
+    A symbol without trades in the topic keeps the position it had. Where that is lost too and
+    retention has removed records, the lake is asked.
+
+    Raises:
+        StopError: If a symbol's tape may have ended in records that are gone, and no lake knows.
+    """
     names, facts = _topics(settings)
-    schema = parse_schema(SCHEMA_TEXT)
     rebuilt = []
     for shard in range(facts[names.trades].partitions):
         producer = _fencing_producer(settings, names, shard)
-        _, last_ids = read_tail(
+        old = _read_old(settings, names, shard)
+        tail = partial(
+            read_tail,
             settings.kafka_bootstrap,
             trades_topic=names.trades,
             shard=shard,
-            writer_schema=schema,
-            whole=True,
+            writer_schema=parse_schema(SCHEMA_TEXT),
         )
+        _, last_ids = tail(whole=True)
         gaps = read_gaps(settings.kafka_bootstrap, gaps_topic=names.gaps, shard=shard)
-        position = position_from(last_ids, gaps)
-        rebuilt.append(_write(settings, facts, producer, position))
+        position = {**(old.position or {}), **position_from(last_ids, gaps)}
+        recorded = set(old.identity.symbols) if old.identity is not None else set()
+        lost = [
+            symbol
+            for symbol in sorted({*settings.symbols, *recorded} - position.keys())
+            if shard_of(symbol, partitions=facts[names.trades].partitions) == shard
+        ]
+        if lost and first_offset(settings.kafka_bootstrap, names.trades, shard) > 0:
+            position |= _from_lake_or_refuse(settings, lost)
+        rebuilt.append(_write(settings, facts, producer, position, recorded))
     return rebuilt
 
 
@@ -96,15 +111,7 @@ def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
     create_topics(admin, TopicNames.of(settings.topic_prefix), shards=settings.shards)
     names, facts = _topics(settings)
-    catalog = open_catalog(
-        lake_dir=settings.lake_path, catalog_name=settings.lake_catalog, create=False
-    )
-    properties = require_table(catalog, "trades").properties
-    coverage = Coverage(msgspec.json.decode(properties.get(COVERAGE, "{}")))
-    last_ids = {symbol: coverage.ranges(symbol)[-1].last_id for symbol in coverage.symbols()}
-    rows = LakeReader(catalog).run("SELECT symbol, first_id, last_id FROM gaps").rows
-    gaps = [(symbol, IdRange(first, last)) for symbol, first, last in rows]
-    everything = position_from(last_ids, gaps)
+    everything = lake_position(settings)
     partitions = facts[names.trades].partitions
     rebuilt = []
     for shard in range(partitions):
@@ -125,8 +132,46 @@ def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
             for symbol, where in everything.items()
             if shard_of(symbol, partitions=partitions) == shard
         }
-        rebuilt.append(_write(settings, facts, producer, position))
+        rebuilt.append(_write(settings, facts, producer, position, set()))
     return rebuilt
+
+
+def lake_position(settings: Settings) -> dict[str, SymbolPosition]:
+    """Return where each tape ends in the lake.
+
+    Raises:
+        StopError: If there is no lake.
+    """
+    catalog = open_catalog(
+        lake_dir=settings.lake_path, catalog_name=settings.lake_catalog, create=False
+    )
+    properties = require_table(catalog, "trades").properties
+    coverage = Coverage(msgspec.json.decode(properties.get(COVERAGE, "{}")))
+    last_ids = {symbol: coverage.ranges(symbol)[-1].last_id for symbol in coverage.symbols()}
+    rows = LakeReader(catalog).run("SELECT symbol, first_id, last_id FROM gaps").rows
+    return position_from(last_ids, [(symbol, IdRange(first, last)) for symbol, first, last in rows])
+
+
+def _read_old(settings: Settings, names: TopicNames, shard: int) -> ShardRecord:
+    try:
+        return read_shard(settings.kafka_bootstrap, positions_topic=names.positions, shard=shard)
+    except StopError as exc:  # a record that is no position is one of the reasons to rebuild
+        _log.warning("old_position_unreadable", shard=shard, reason=str(exc))
+        return ShardRecord(None, None)
+
+
+def _from_lake_or_refuse(settings: Settings, symbols: list[str]) -> dict[str, SymbolPosition]:
+    try:
+        known = lake_position(settings)
+    except StopError:
+        known = {}
+    if absent := [symbol for symbol in symbols if symbol not in known]:
+        raise StopError(
+            f"{', '.join(absent)}: no trade is left in the topic, whose first records retention "
+            "removed, and the lake has none. Leave the symbol out (--symbols) to start its tape "
+            "anew later, or name the lake with --lake"
+        )
+    return {symbol: known[symbol] for symbol in symbols}
 
 
 def position_from(
@@ -173,9 +218,10 @@ def _write(
     facts: dict[str, TopicFacts],
     producer: ShardProducer,
     position: dict[str, SymbolPosition],
+    recorded: set[str],
 ) -> ShardShown:
     names = TopicNames.of(settings.topic_prefix)
-    symbols = sorted({*settings.symbols, *position})
+    symbols = sorted({*settings.symbols, *position, *recorded})
     identity = identity_of(settings, facts, symbols)
     producer.commit(
         [

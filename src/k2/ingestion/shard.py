@@ -17,7 +17,7 @@ import structlog
 from k2.errors import ReconcileError, RetryError, StopError
 from k2.kafka.encoding import TradeEncoder
 from k2.kafka.gap_records import encode_gap
-from k2.kafka.positions import (
+from k2.kafka.position import (
     IDENTITY_KEY,
     POSITION_KEY,
     Identity,
@@ -25,8 +25,8 @@ from k2.kafka.positions import (
     SymbolPosition,
     encode_identity,
     encode_position,
-    read_shard,
 )
+from k2.kafka.positions import read_shard
 from k2.kafka.topics import TopicNames
 from k2.kafka.transaction import Record, ShardProducer
 from k2.market import Gap, Origin
@@ -226,7 +226,11 @@ class ShardWriter:
 
     def _record(self, item: Item) -> Record:
         if isinstance(item, Gap):
-            return Record(self.settings.names.gaps, item.symbol.encode(), encode_gap(item))
+            return Record(
+                self.settings.names.gaps,
+                item.symbol.encode(),
+                encode_gap(item, declared_ts_us=time.time_ns() // 1000),
+            )
         if self._encoder is None:
             raise StopError("a shard writes before it has an encoder")
         key = item.trade.symbol.encode()
@@ -234,11 +238,16 @@ class ShardWriter:
 
     def _take_over(self) -> ShardRecord:
         self._producer.initialise()
-        return read_shard(
-            self.settings.bootstrap,
-            positions_topic=self.settings.names.positions,
-            shard=self.settings.shard,
-        )
+        try:
+            return read_shard(
+                self.settings.bootstrap,
+                positions_topic=self.settings.names.positions,
+                shard=self.settings.shard,
+            )
+        except RetryError:
+            # An initialised producer whose position nobody has read must not write.
+            self._producer.destroy()
+            raise
 
     def _count(self, batch: list[Item]) -> None:
         now_ns = time.time_ns()

@@ -1,6 +1,4 @@
-"""Declared gaps as records of the ``.gaps`` topic: JSON, keyed by symbol."""
-
-import time
+"""PURE: declared gaps as records of the ``.gaps`` topic: JSON, keyed by symbol."""
 
 import msgspec
 
@@ -33,8 +31,8 @@ def decode_gap(value: bytes | None) -> tuple[str, IdRange]:
         raise RejectError(f"not a gap record: {exc}", error_type="serialize") from exc
 
 
-def encode_gap(gap: Gap) -> bytes:
-    """Return the record value of a declared gap."""
+def encode_gap(gap: Gap, *, declared_ts_us: int) -> bytes:
+    """Return the record value of a gap declared at this time (our clock, us since the epoch)."""
     return msgspec.json.encode(
         _GapValue(
             symbol=gap.symbol,
@@ -42,6 +40,6 @@ def encode_gap(gap: Gap) -> bytes:
             last_id=gap.ids.last_id,
             gap_class=gap.gap_class,
             reason=gap.reason,
-            declared_ts_us=time.time_ns() // 1000,
+            declared_ts_us=declared_ts_us,
         )
     )

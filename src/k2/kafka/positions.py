@@ -1,14 +1,8 @@
-"""The position: what a shard's tape holds, written in the same transaction as the trades.
-
-``.positions`` is compacted and holds two keys per shard: ``position`` (the full vector, symbol to
-next id) and ``identity`` (what this tape is a tape of). Reading both is all a successor needs.
-"""
+"""Reading a shard back from Kafka: its position and identity, the end of its trades, its gaps."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -20,65 +14,20 @@ from confluent_kafka import (
 from k2.errors import RejectError, RetryError, StopError
 from k2.kafka.encoding import decode_record, split_wire
 from k2.kafka.gap_records import decode_gap
+from k2.kafka.position import (
+    IDENTITY_KEY,
+    POSITION_KEY,
+    Identity,
+    ShardRecord,
+    SymbolPosition,
+    decode_identity,
+    decode_position,
+)
 from k2.market import IdRange
 
-POSITION_KEY = b"position"
-IDENTITY_KEY = b"identity"
 READ_DEADLINE_S = 30.0
 TAIL_RECORDS = 5_000
 """Offsets of the trades partition looked at to compare its end with the position."""
-
-
-class SymbolPosition(msgspec.Struct, frozen=True):
-    """Where one symbol's tape ends.
-
-    ``next_id`` is the first id neither written nor declared; ``last_id`` the last id written
-    (None when only declared gaps were), which the next record carries as ``previous_id``.
-    """
-
-    next_id: int
-    last_id: int | None
-
-
-Position = Mapping[str, SymbolPosition]
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """What a shard's tape is a tape of. A differing one is refused."""
-
-    venue: str
-    environment: str
-    stream_kind: str
-    topic_ids: dict[str, str]
-    partitions: int
-    symbols: list[str]
-    """Active set, sorted; it only grows by configuration."""
-
-
-class ShardRecord(msgspec.Struct, frozen=True):
-    """What ``.positions`` says of one shard; None where it says nothing."""
-
-    identity: Identity | None
-    position: dict[str, SymbolPosition] | None
-
-
-class _PositionValue(msgspec.Struct):
-    symbols: dict[str, SymbolPosition]
-
-
-_encode = msgspec.json.Encoder(order="sorted").encode
-_decode_position = msgspec.json.Decoder(_PositionValue).decode
-_decode_identity = msgspec.json.Decoder(Identity).decode
-
-
-def encode_position(position: Position) -> bytes:
-    """Return the record value of a position: JSON, so that an operator can read it."""
-    return _encode(_PositionValue(dict(position)))
-
-
-def encode_identity(identity: Identity) -> bytes:
-    """Return the record value of an identity."""
-    return _encode(identity)
 
 
 def read_shard(
@@ -101,10 +50,10 @@ def read_shard(
     for message in _read(bootstrap, partition, isolation=isolation):
         try:
             if message.key() == POSITION_KEY:
-                position = _decode_position(message.value()).symbols
+                position = decode_position(message.value())
             elif message.key() == IDENTITY_KEY:
-                identity = _decode_identity(message.value())
-        except (msgspec.MsgspecError, TypeError) as exc:
+                identity = decode_identity(message.value())
+        except RejectError as exc:
             raise StopError(
                 f"{positions_topic} holds a record that is not a position, at offset "
                 f"{message.offset()} of partition {shard}: {exc}; "
@@ -131,16 +80,21 @@ def read_tail(
     """
     last_ids: dict[str, int] = {}
     start = OFFSET_BEGINNING if whole else -TAIL_RECORDS
-    consumer_end = 0
     partition = TopicPartition(trades_topic, shard)
+    _, high = _watermarks(bootstrap, partition, isolation="read_uncommitted")
     for message in _read(bootstrap, partition, from_end=start):
-        consumer_end = (message.offset() or 0) + 1
         try:
             record = decode_record(split_wire(message.value())[1], writer_schema)
             last_ids[record["symbol"]] = record["source_sequence"]
         except (RejectError, KeyError):
             continue
-    return consumer_end > 0, last_ids
+    # Records that retention removed were there: such a partition is not a fresh tape.
+    return high > 0, last_ids
+
+
+def first_offset(bootstrap: str, topic: str, shard: int) -> int:
+    """Return the first offset a partition still has; above 0 once retention removed records."""
+    return _watermarks(bootstrap, TopicPartition(topic, shard), isolation="read_uncommitted")[0]
 
 
 def read_gaps(bootstrap: str, *, gaps_topic: str, shard: int) -> list[tuple[str, IdRange]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from k2.errors import StopError
-from k2.kafka.positions import Identity, Position
+from k2.kafka.position import Identity, Position
 
 
 def check_identity(found: Identity | None, expected: Identity) -> None:

@@ -49,7 +49,7 @@ class ShardProducer:
         shard: int,
         keep_trying: Callable[[], bool],
     ) -> None:
-        """Name it; ``keep_trying`` is asked while a commit waits for a broker that is away."""
+        """Name it; ``keep_trying`` is asked while a call waits for a broker that is away."""
         self.shard = shard
         self._settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
@@ -126,7 +126,10 @@ class ShardProducer:
                 producer.produce(
                     record.topic, value=record.value, key=record.key, partition=self.shard
                 )
-            except BufferError:
+            except BufferError as exc:
+                if not self._keep_trying():
+                    self.destroy()
+                    raise ReconcileError("stopped while a full queue waited for Kafka") from exc
                 producer.poll(0.05)  # the library's queue is full; its own thread empties it
                 continue
             return

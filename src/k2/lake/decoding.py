@@ -3,16 +3,18 @@
 import io
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import fastavro
 import msgspec
 import pyarrow as pa
 from fastavro.read import SchemaResolutionError
+from fastavro.schema import SchemaParseException
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 
 from k2.errors import RejectError
 from k2.lake.tables import GAPS_SCHEMA, TRADES_SCHEMA
+from k2.market import IdRange
 from k2.tape.coverage import Coverage
 
 SchemaText = Callable[[int], str | None]
@@ -22,6 +24,7 @@ TRADES_ARROW: pa.Schema = schema_to_pyarrow(TRADES_SCHEMA, include_field_ids=Fal
 GAPS_ARROW: pa.Schema = schema_to_pyarrow(GAPS_SCHEMA, include_field_ids=False)
 
 _WIRE_HEADER_BYTES = 5
+_TS_US_MAX = 253_402_300_799 * 10**6  # 9999-12-31: neither partitions nor readers count further
 _DECODING_FAILURES = (
     ValueError,
     EOFError,
@@ -94,6 +97,8 @@ class TradeDecoder:
         except _ARROW_FAILURES:
             # One strange row must not cost its neighbours: find it, then do the batch without it.
             strange = {value for value, record in records if not _fits(record)}
+            if not strange:
+                raise
             rest = self.decode([value for value in values if value not in strange], coverage)
             bad = [Undecodable(v, "does not fit the table", "serialize") for v in strange]
             return msgspec.structs.replace(rest, undecodable=[*rest.undecodable, *bad])
@@ -113,17 +118,20 @@ class TradeDecoder:
             raise RejectError(f"Avro body does not fit: {exc!r}", error_type="serialize") from exc
         if not isinstance(record, dict) or record["source_sequence"] < 0:
             raise RejectError("Avro value is not a trade", error_type="serialize")
+        for name in ("trade_ts_us", "event_ts_us"):
+            if not 0 <= (record[name] or 0) <= _TS_US_MAX:
+                raise RejectError(f"{name} is no time: {record[name]}", error_type="serialize")
         return value, record
 
     def _schema(self, schema_id: int) -> Any:
         if schema_id not in self._schemas:
             text = self._schema_text(schema_id)
-            self._schemas[schema_id] = (
-                None if text is None else fastavro.parse_schema(_integer_times(json.loads(text)))
-            )
+            self._schemas[schema_id] = None if text is None else _parsed(text)
         schema = self._schemas[schema_id]
         if schema is None:
-            raise RejectError(f"schema id {schema_id} is unknown", error_type="serialize")
+            raise RejectError(
+                f"schema id {schema_id} is unknown or not Avro", error_type="serialize"
+            )
         return schema
 
 
@@ -137,7 +145,8 @@ class GapDecoder:
         for value in values:
             try:
                 gap = msgspec.json.decode(value or b"", type=_GapRecord)
-            except msgspec.MsgspecError as exc:
+                IdRange(gap.first_id, gap.last_id)
+            except (msgspec.MsgspecError, ValueError) as exc:
                 error = f"not a gap record: {exc}"
                 undecodable.append(Undecodable(value or b"", error, "serialize"))
                 continue
@@ -146,13 +155,17 @@ class GapDecoder:
         return Decoded(rows, coverage, undecodable, [])
 
 
+_Int64 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_TsUs = Annotated[int, msgspec.Meta(ge=0, le=_TS_US_MAX)]
+
+
 class _GapRecord(msgspec.Struct, rename={"gap_class": "class"}):
     symbol: str
-    first_id: int
-    last_id: int
+    first_id: _Int64
+    last_id: _Int64
     gap_class: str
     reason: str
-    declared_ts_us: int
+    declared_ts_us: _TsUs
 
 
 def _fits(record: dict[str, Any]) -> bool:
@@ -161,6 +174,14 @@ def _fits(record: dict[str, Any]) -> bool:
     except _ARROW_FAILURES:
         return False
     return True
+
+
+def _parsed(schema_text: str) -> Any:
+    """Return a registry's schema for fastavro, or None when it is not Avro."""
+    try:
+        return fastavro.parse_schema(_integer_times(json.loads(schema_text)))
+    except (*_DECODING_FAILURES, SchemaParseException):
+        return None
 
 
 def _integer_times(schema: Any) -> Any:

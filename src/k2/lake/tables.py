@@ -1,6 +1,7 @@
 """The two tables, ``trades`` and ``gaps``: their columns, layout and where they live."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyiceberg.catalog import Catalog, load_catalog
@@ -8,6 +9,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchTableError,
+    RESTError,
     TableAlreadyExistsError,
 )
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -114,10 +116,19 @@ def open_catalog(*, lake_dir: Path, catalog_name: str = "", create: bool = True)
 
 
 def ensure_table(catalog: Catalog, name: str) -> Table:
-    """Return table ``trades`` or ``gaps``, creating it if absent."""
+    """Return table ``trades`` or ``gaps``, creating it if absent.
+
+    Raises:
+        RetryError: If the catalog cannot be asked.
+    """
     found = find_table(catalog, name)
     if found is not None:
         return found
+    with _catalog_failures():
+        return _create_table(catalog, name)
+
+
+def _create_table(catalog: Catalog, name: str) -> Table:
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(NAMESPACE)
     try:
@@ -138,11 +149,24 @@ def ensure_table(catalog: Catalog, name: str) -> Table:
 
 
 def find_table(catalog: Catalog, name: str) -> Table | None:
-    """Return a table, or None when there is none yet."""
+    """Return a table, or None when there is none yet.
+
+    Raises:
+        RetryError: If the catalog cannot be asked.
+    """
+    with _catalog_failures():
+        try:
+            return catalog.load_table(f"{NAMESPACE}.{name}")
+        except NoSuchTableError:
+            return None
+
+
+@contextmanager
+def _catalog_failures() -> Iterator[None]:
     try:
-        return catalog.load_table(f"{NAMESPACE}.{name}")
-    except NoSuchTableError:
-        return None
+        yield
+    except (OSError, SQLAlchemyError, RESTError) as exc:
+        raise RetryError(f"the lake's catalog cannot be asked: {exc}") from exc
 
 
 def require_table(catalog: Catalog, name: str) -> Table:

@@ -82,7 +82,7 @@ class TableWriter:
         decoder: Decoder,
         *,
         topic: str,
-        new_topic: bool = False,
+        from_first: bool = False,
     ) -> None:
         """Load (or create) the table and read what it holds.
 
@@ -91,8 +91,9 @@ class TableWriter:
             name: ``trades`` or ``gaps``.
             decoder: What makes rows of its records.
             topic: Name and id of the topic it is filled from.
-            new_topic: The operator says that a differing topic is meant: start at its first
-                offset; coverage keeps every id from doubling.
+            from_first: The operator says: go on from the first record Kafka still has, of this
+                topic even if it is a new one. Coverage keeps every id from doubling; gaps, which
+                it does not know, are read again only from a new topic.
 
         Raises:
             StopError: If the table contradicts itself or was filled from another topic.
@@ -103,14 +104,16 @@ class TableWriter:
         self.name = name
         self._table = ensure_table(catalog, name)
         self.state = _state(self._table)
-        if self.state.topic and self.state.topic != topic:
-            if new_topic:
-                self.state = msgspec.structs.replace(self.state, offsets={}, topic=topic)
-                return
+        self._table_offsets = self.state.offsets
+        """What the table itself says; ``state`` differs from it after ``from_first``."""
+        moved = self.state.topic not in ("", topic)
+        if from_first and (moved or name == "trades"):
+            self.state = msgspec.structs.replace(self.state, offsets={}, topic=topic)
+        elif moved:
             raise StopError(
                 f"table {name} was filled from topic {self.state.topic}, this one is {topic}: the "
                 "topic was deleted and created again, or this is another Kafka. Start with "
-                "`k2 archive --new-topic` to go on from the first offset of this one; ids the "
+                "`k2 archive --from-first` to go on from the first offset of this one; ids the "
                 "table holds already are not written twice"
             )
 
@@ -153,6 +156,7 @@ class TableWriter:
                 if verdict is Verdict.APPEND_AGAIN:
                     continue
             self.state = TableState(merged, batch_id, decoded.coverage, self._topic)
+            self._table_offsets = merged
             self._expire_snapshots()
             return Landed(decoded, decoded.rows.num_rows, merged)
         raise RetryError(f"table {self.name} refused the same commit {ATTEMPTS_MAX} times")
@@ -197,11 +201,18 @@ class TableWriter:
                         "the archive again when the catalog answers; the table decides"
                     ) from exc
                 time.sleep(LOOK_DELAY_S)
-        return after_failure(_state(self._table), before=self.state.offsets, batch_id=batch_id)
+        return after_failure(_state(self._table), before=self._table_offsets, batch_id=batch_id)
 
     def _expire_snapshots(self) -> None:
-        """Forget old snapshots once there are many; the files stay for the sweep."""
-        snapshots = sorted(self._table.metadata.snapshots, key=lambda s: s.timestamp_ms)
+        """Forget old snapshots once there are many; the files stay for the sweep.
+
+        The current one and tagged ones stay: pyiceberg refuses to expire them.
+        """
+        kept = {ref.snapshot_id for ref in self._table.refs().values()}
+        snapshots = sorted(
+            (s for s in self._table.metadata.snapshots if s.snapshot_id not in kept),
+            key=lambda s: s.timestamp_ms,
+        )
         if len(snapshots) <= SNAPSHOTS_MAX:
             return
         old = [snapshot.snapshot_id for snapshot in snapshots[:-SNAPSHOTS_KEPT]]

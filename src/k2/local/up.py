@@ -5,10 +5,10 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -39,6 +39,9 @@ LINE_EVERY_S = 5.0
 VIEW_PER_S = 4
 READY_DEADLINE_S = 20.0
 
+F = TypeVar("F")
+S = TypeVar("S")
+
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
@@ -57,6 +60,14 @@ class UpOptions:
     speed: str
     rate: float
     run_for_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """The built-in exchange of a run: its port, and the symbols it lists."""
+
+    port: int
+    listed: list[str]
 
 
 class Run:
@@ -112,12 +123,12 @@ class Run:
         )
         self._say(f"trades come from {venue.said}")
         try:
-            address = await self._stack.start()
+            address, exchange = await _both(self._stack.start(), self._start_exchange(venue))
             self._say(
                 f"Kafka {_local(address.bootstrap)} and registry "
                 f"{_local(address.registry_url)} are ready ({self._elapsed()})"
             )
-            return await self._record(venue, address, stop)
+            return await self._record(venue, address, exchange, stop)
         finally:
             await self._stop_all()
 
@@ -135,13 +146,16 @@ class Run:
             await self._until(stop, [self._keep_stack()])
         return ExitCode.CLEAN
 
-    async def _record(self, venue: Venue, address: StackAddress, stop: asyncio.Event) -> ExitCode:
+    async def _record(
+        self, venue: Venue, address: StackAddress, exchange: BuiltIn | None, stop: asyncio.Event
+    ) -> ExitCode:
         environ = self._environ(venue, address)
         symbols = list(self._settings.symbols)
-        if venue.kind in (VenueKind.BUILT_IN, VenueKind.RECORDING):
-            listed = await self._start_exchange(venue, environ)
+        if exchange is not None:
+            environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{exchange.port}/ws"
+            environ["BINANCE_REST_URL"] = f"http://127.0.0.1:{exchange.port}"
             if venue.kind is VenueKind.RECORDING and not self._options.symbols_given:
-                symbols = listed
+                symbols = exchange.listed
         environ["BINANCE_SYMBOLS"] = ",".join(symbols)
         self._write_session(environ)
         names = TopicNames.of(venue.topic_prefix)
@@ -216,8 +230,10 @@ class Run:
         self._services.append(service)
         return service
 
-    async def _start_exchange(self, venue: Venue, environ: dict[str, str]) -> list[str]:
-        """Start the built-in exchange, point the environment at it, return what it lists."""
+    async def _start_exchange(self, venue: Venue) -> BuiltIn | None:
+        """Start the built-in exchange, if this run records it, and wait until it answers."""
+        if venue.kind not in (VenueKind.BUILT_IN, VenueKind.RECORDING):
+            return None
         port = remembered_ports(self._state_dir / "ports.json", ["exchange"], excluding=set())[
             "exchange"
         ]
@@ -227,11 +243,8 @@ class Run:
             argv += ["--tape", str(self._options.tape.absolute()), "--speed", self._options.speed]
         else:
             argv += ["--rate", f"{self._options.rate:g}"]
-        await self._start("exchange", tuple(argv), environ)
-        rest_url = f"http://127.0.0.1:{port}"
-        environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{port}/ws"
-        environ["BINANCE_REST_URL"] = rest_url
-        return await _listed_symbols(rest_url)
+        await self._start("exchange", tuple(argv), dict(os.environ))
+        return BuiltIn(port, await _listed_symbols(f"http://127.0.0.1:{port}"))
 
     def _environ(self, venue: Venue, address: StackAddress) -> dict[str, str]:
         """Return the environment of the services: ours, with this run's addresses in it."""
@@ -330,6 +343,13 @@ class Run:
 
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._started_at_s:.1f} s"
+
+
+async def _both(first: Coroutine[Any, Any, F], second: Coroutine[Any, Any, S]) -> tuple[F, S]:
+    """Await both; when one fails, let the other end before raising."""
+    tasks = (asyncio.ensure_future(first), asyncio.ensure_future(second))
+    await asyncio.wait(tasks)
+    return tasks[0].result(), tasks[1].result()
 
 
 async def _listed_symbols(rest_url: str) -> list[str]:

@@ -20,7 +20,7 @@ class PagePlaced(msgspec.Struct, frozen=True):
     more: bool
     """The page was full, so REST probably has more right now."""
     lacking: IdRange | None
-    """Ids below the page's first row that REST skipped: nobody knows them yet."""
+    """Ids below the page's first row that REST skipped and nobody has yet."""
 
 
 def place_page(tape: SymbolTape, rows: Sequence[Trade | BadRow]) -> PagePlaced:
@@ -48,7 +48,9 @@ def place_page(tape: SymbolTape, rows: Sequence[Trade | BadRow]) -> PagePlaced:
             items += tape.declare(ids)
     lacking = None
     if rows and tape.next_id is not None and rows[0].source_id > tape.next_id:
-        lacking = IdRange(tape.next_id, rows[0].source_id - 1)
+        # A copy held back is a source too: what is lacking ends before the first of them.
+        last_id = rows[0].source_id - 1 if tape.hole is None else tape.hole.last_id
+        lacking = IdRange(tape.next_id, min(rows[0].source_id - 1, last_id))
     return PagePlaced(items, bad_rows, len(rows) >= PAGE_ROWS, lacking)
 
 

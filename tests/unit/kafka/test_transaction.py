@@ -1,0 +1,224 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from k2.errors import ReconcileError, RetryError, StopError
+from k2.kafka import transaction
+from k2.kafka.transaction import Record, ShardProducer, transactional_id
+
+RECORDS = [Record("t", b"X", b"1"), Record("t.positions", b"position", b"2")]
+TIMED_OUT = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
+ABORTABLE = KafkaError(KafkaError._MSG_TIMED_OUT, "lost", txn_requires_abort=True)
+FATAL = KafkaError(KafkaError.INVALID_TXN_STATE, "broken", fatal=True)
+FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+FENCED_BY_BROKER = KafkaError(KafkaError.PRODUCER_FENCED, "fenced", fatal=True)
+
+
+class FakeProducer:
+    """Does what the script says per method: an error is raised, None is success."""
+
+    script: dict[str, list[KafkaError | BufferError | None]]
+    made: list["FakeProducer"]
+
+    def __init__(self, settings: dict[str, Any], **_more: Any) -> None:
+        self.settings = settings
+        self.calls: list[str] = []
+        self.produced: list[tuple[str, bytes, bytes, int]] = []
+        type(self).made.append(self)
+
+    def _do(self, name: str) -> None:
+        self.calls.append(name)
+        steps = self.script.get(name, [])
+        step = steps.pop(0) if steps else None
+        if isinstance(step, KafkaError):
+            raise KafkaException(step)
+        if step is not None:
+            raise step
+
+    def list_topics(self, timeout: float) -> None:
+        assert timeout
+        self._do("list_topics")
+
+    def init_transactions(self, _timeout: float) -> None:
+        self._do("init")
+
+    def begin_transaction(self) -> None:
+        self._do("begin")
+
+    def produce(self, topic: str, *, value: bytes, key: bytes, partition: int) -> None:
+        self._do("produce")
+        self.produced.append((topic, key, value, partition))
+
+    def poll(self, _timeout: float) -> None:
+        self._do("poll")
+
+    def commit_transaction(self, _timeout: float) -> None:
+        self._do("commit")
+
+    def abort_transaction(self, _timeout: float) -> None:
+        self._do("abort")
+
+
+Start = Callable[..., ShardProducer]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Return an initialised shard producer over a producer that follows a script."""
+    monkeypatch.setattr(transaction, "Producer", FakeProducer)
+    FakeProducer.made = []
+
+    def begin(*, keep_trying: Callable[[], bool] = lambda: True, **script: Any) -> ShardProducer:
+        FakeProducer.script = {}
+        shard = ShardProducer(
+            bootstrap="kafka:9092", trades_topic="t", shard=3, keep_trying=keep_trying
+        )
+        shard.initialise()
+        FakeProducer.script = script
+        return shard
+
+    return begin
+
+
+def test_records_and_position_go_in_one_transaction_to_the_shards_partition(start: Start) -> None:
+    shard = start()
+    shard.commit(RECORDS)
+    (producer,) = FakeProducer.made
+    assert producer.calls == [
+        "list_topics", "init", "begin", "produce", "produce", "commit"
+    ]  # fmt: skip
+    assert producer.produced == [("t", b"X", b"1", 3), ("t.positions", b"position", b"2", 3)]
+    assert shard.initialised
+
+
+def test_the_transactional_id_is_the_same_in_every_instance(start: Start) -> None:
+    start()
+    (producer,) = FakeProducer.made
+    assert producer.settings["transactional.id"] == transactional_id("t", 3) == "k2-t-3"
+    assert producer.settings["enable.idempotence"] is True
+
+
+def test_a_retriable_commit_is_called_again_and_the_producer_not_used_afterwards(
+    start: Start,
+) -> None:
+    shard = start(commit=[TIMED_OUT, TIMED_OUT, None])
+    shard.commit(RECORDS)
+    (producer,) = FakeProducer.made
+    assert producer.calls.count("commit") == 3
+    assert "abort" not in producer.calls
+    assert not shard.initialised
+    with pytest.raises(ReconcileError, match="not initialised"):
+        shard.commit(RECORDS)
+    shard.initialise()
+    shard.commit(RECORDS)
+    assert len(FakeProducer.made) == 2
+
+
+@pytest.mark.parametrize("at", ["begin", "produce", "commit"])
+def test_an_abortable_failure_is_aborted_and_nothing_happened(start: Start, at: str) -> None:
+    shard = start(**{at: [ABORTABLE]})
+    with pytest.raises(RetryError, match="lost"):
+        shard.commit(RECORDS)
+    assert FakeProducer.made[0].calls[-1] == "abort"
+    assert shard.initialised
+    shard.commit(RECORDS)
+
+
+def test_an_abortable_failure_after_a_retriable_one_is_aborted_too(start: Start) -> None:
+    shard = start(commit=[TIMED_OUT, ABORTABLE])
+    with pytest.raises(RetryError):
+        shard.commit(RECORDS)
+    assert FakeProducer.made[0].calls[-1] == "abort"
+
+
+def test_a_slow_abort_is_called_again(start: Start) -> None:
+    shard = start(commit=[ABORTABLE], abort=[TIMED_OUT, TIMED_OUT, None])
+    with pytest.raises(RetryError):
+        shard.commit(RECORDS)
+    assert FakeProducer.made[0].calls.count("abort") == 3
+
+
+def test_an_abort_that_fails_leaves_the_outcome_unknown(start: Start) -> None:
+    shard = start(commit=[ABORTABLE], abort=[FATAL])
+    with pytest.raises(ReconcileError, match="abort outcome unknown"):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+
+
+def test_a_slow_abort_ends_when_told_to_stop_trying(start: Start) -> None:
+    shard = start(keep_trying=lambda: False, commit=[ABORTABLE], abort=[TIMED_OUT])
+    with pytest.raises(ReconcileError):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+
+
+@pytest.mark.parametrize("at", ["begin", "produce", "commit"])
+def test_a_fatal_failure_leaves_the_outcome_unknown(start: Start, at: str) -> None:
+    shard = start(**{at: [FATAL]})
+    with pytest.raises(ReconcileError, match="outcome unknown"):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+    assert "abort" not in FakeProducer.made[0].calls
+
+
+@pytest.mark.parametrize("reason", [FENCED, FENCED_BY_BROKER])
+@pytest.mark.parametrize("at", ["begin", "produce", "commit"])
+def test_a_fenced_producer_stops(start: Start, at: str, reason: KafkaError) -> None:
+    shard = start(**{at: [reason]})
+    with pytest.raises(StopError, match=r"another process became the writer of shard 3 \(k2-t-3\)"):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+
+
+def test_a_producer_fenced_while_it_aborts_stops(start: Start) -> None:
+    shard = start(commit=[ABORTABLE], abort=[FENCED])
+    with pytest.raises(StopError):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+
+
+def test_a_commit_that_waits_ends_when_told_to_stop_trying(start: Start) -> None:
+    answers = [True, True, False]
+    shard = start(keep_trying=lambda: answers.pop(0), commit=[TIMED_OUT] * 9)
+    with pytest.raises(ReconcileError, match="stopped while a commit waited"):
+        shard.commit(RECORDS)
+    assert FakeProducer.made[0].calls.count("commit") == 3
+    assert not shard.initialised
+
+
+def test_a_full_queue_is_waited_for(start: Start) -> None:
+    shard = start(produce=[BufferError("full"), BufferError("full"), None])
+    shard.commit(RECORDS)
+    (producer,) = FakeProducer.made
+    assert producer.calls.count("poll") == 2
+    assert [value for _, _, value, _ in producer.produced] == [b"1", b"2"]
+
+
+def test_a_queue_that_stays_full_ends_when_told_to_stop_trying(start: Start) -> None:
+    shard = start(keep_trying=lambda: False, produce=[BufferError("full")] * 9)
+    with pytest.raises(ReconcileError, match="stopped while"):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+
+
+@pytest.mark.parametrize("at", ["list_topics", "init"])
+def test_a_broker_that_is_away_at_the_start_is_tried_again_later(
+    monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr(transaction, "Producer", FakeProducer)
+    FakeProducer.made, FakeProducer.script = [], {at: [TIMED_OUT, FENCED]}
+    shard = ShardProducer(bootstrap="k", trades_topic="t", shard=0, keep_trying=lambda: True)
+    with pytest.raises(RetryError):
+        shard.initialise()
+    assert not shard.initialised
+    with pytest.raises(StopError):
+        shard.initialise()
+    assert not shard.initialised
+
+
+def test_initialising_again_makes_a_new_producer(start: Start) -> None:
+    shard = start()
+    shard.initialise()
+    assert len(FakeProducer.made) == 2

@@ -1,0 +1,80 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2.errors import StopError
+from k2.lake.commit_plan import (
+    BATCH_ID,
+    COVERAGE,
+    OFFSETS,
+    TOPIC,
+    TableState,
+    Verdict,
+    after_failure,
+    decode_offsets,
+    encode_coverage,
+    encode_offsets,
+    read_state,
+)
+from k2.market import IdRange
+from k2.tape.coverage import Coverage
+
+MARKS = {OFFSETS: '{"0": 12, "1": 7}', BATCH_ID: "b1"}
+
+
+def _state(batch_id: str, offsets: dict[int, int]) -> TableState:
+    return TableState(offsets, batch_id, Coverage(), "t@1")
+
+
+def test_a_commit_whose_batch_is_in_the_table_landed() -> None:
+    state = _state("mine", {0: 20})
+    assert after_failure(state, before={0: 10}, batch_id="mine") is Verdict.LANDED
+
+
+def test_a_table_that_did_not_move_takes_the_same_files_again() -> None:
+    state = _state("before", {0: 10})
+    assert after_failure(state, before={0: 10}, batch_id="mine") is Verdict.APPEND_AGAIN
+
+
+def test_a_table_that_moved_has_another_writer() -> None:
+    for offsets in ({0: 20}, {0: 5}, {0: 10, 1: 1}, {}):
+        state = _state("theirs", offsets)
+        assert after_failure(state, before={0: 10}, batch_id="mine") is Verdict.ANOTHER_WRITER
+
+
+def test_a_new_table_holds_nothing() -> None:
+    state = read_state(properties={}, summary=None, rows=0)
+    assert (state.offsets, state.batch_id, state.topic) == ({}, "", "")
+    assert state.coverage.symbols() == []
+
+
+def test_a_table_says_what_it_holds() -> None:
+    properties = {**MARKS, TOPIC: "t@1", COVERAGE: '{"X": [[1, 5], [9, 9]]}'}
+    state = read_state(properties=properties, summary=MARKS, rows=6)
+    assert (state.offsets, state.batch_id, state.topic) == ({0: 12, 1: 7}, "b1", "t@1")
+    assert state.coverage.ranges("X") == [IdRange(1, 5), IdRange(9, 9)]
+
+
+@pytest.mark.parametrize("absent", [OFFSETS, BATCH_ID])
+@pytest.mark.parametrize("where", ["summary", "properties"])
+def test_rows_without_offsets_are_refused(absent: str, where: str) -> None:
+    summary, properties = dict(MARKS), dict(MARKS)
+    del {"summary": summary, "properties": properties}[where][absent]
+    with pytest.raises(StopError, match=r"6 rows but not the Kafka offsets.*roll the table back"):
+        read_state(properties=properties, summary=summary, rows=6)
+    assert read_state(properties=properties, summary=summary, rows=0).offsets == {}
+
+
+@pytest.mark.parametrize("change", [{OFFSETS: '{"0": 13, "1": 7}'}, {BATCH_ID: "b2"}])
+def test_two_places_that_differ_are_refused(change: dict[str, str]) -> None:
+    with pytest.raises(StopError, match=r"snapshot says.*properties say"):
+        read_state(properties={**MARKS, **change}, summary=MARKS, rows=6)
+
+
+@given(st.dictionaries(st.integers(0, 63), st.integers(0, 2**63 - 1)))
+def test_offsets_come_back_as_they_were_written(offsets: dict[int, int]) -> None:
+    assert decode_offsets(encode_offsets(offsets)) == offsets
+
+
+def test_coverage_is_kept_readable() -> None:
+    assert encode_coverage(Coverage({"币": [(1, 2)]})) == '{"币": [[1, 2]]}'

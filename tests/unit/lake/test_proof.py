@@ -1,0 +1,148 @@
+import json
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyiceberg.catalog import Catalog
+
+from k2.lake.decoding import GapDecoder, TradeDecoder
+from k2.lake.proof import Proof, SymbolProof, prove, undeclared
+from k2.lake.query import LakeReader
+from k2.lake.tables import ensure_table
+from k2.lake.writer import TableWriter
+from k2.market import IdRange
+from k2.tape.coverage import Coverage
+
+ValueOf = Callable[..., bytes]
+Fill = Callable[..., None]
+
+
+@pytest.fixture
+def fill(catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf) -> Fill:
+    """Return what puts ids and declared gaps into the lake."""
+
+    def write(
+        ids: Iterable[int], *, symbol: str = "BTCUSDT", gaps: Iterable[tuple[int, int]] = ()
+    ) -> None:
+        writer = TableWriter(catalog, "trades", decoder, topic="t@1")
+        values = [value_of(i, symbol, origin="HEALED" if i % 2 else "STREAM") for i in ids]
+        start = writer.state.offsets.get(0, 0)
+        writer.write(values, offsets={0: start + len(values)})
+        declared = [
+            json.dumps(
+                {
+                    "symbol": symbol,
+                    "first_id": first,
+                    "last_id": last,
+                    "class": "missing",
+                    "reason": "",
+                    "declared_ts_us": 1_767_225_600_000_000,
+                }
+            ).encode()
+            for first, last in gaps
+        ]
+        if declared:
+            other = TableWriter(catalog, "gaps", GapDecoder(), topic="t.gaps@1")
+            other.write(declared, offsets={0: other.state.offsets.get(0, 0) + len(declared)})
+
+    return write
+
+
+def _prove(catalog: Catalog, *configured: str) -> Proof:
+    return prove(LakeReader(catalog), configured=configured)
+
+
+def _one(catalog: Catalog) -> SymbolProof:
+    (one,) = _prove(catalog, "BTCUSDT").symbols
+    return one
+
+
+def test_consecutive_ids_are_complete(catalog: Catalog, fill: Fill) -> None:
+    fill(range(7, 17))
+    proof = _prove(catalog, "BTCUSDT")
+    assert proof.complete
+    assert proof.without_rows == []
+    one = proof.symbols[0]
+    assert (one.rows, one.distinct, one.first_id, one.last_id) == (10, 10, 7, 16)
+    assert (one.duplicates, one.missing, one.declared, one.stream_rows) == (0, 0, 0, 5)
+
+
+def test_missing_ids_break_the_proof_and_are_named(catalog: Catalog, fill: Fill) -> None:
+    fill([1, 2, 5, 6, 9])
+    proof = _prove(catalog, "BTCUSDT")
+    assert not proof.complete
+    assert proof.symbols[0].missing == 4
+    assert proof.symbols[0].missing_ranges == [IdRange(3, 4), IdRange(7, 8)]
+
+
+def test_declared_gaps_that_cover_it_all_complete_the_proof(catalog: Catalog, fill: Fill) -> None:
+    fill([1, 2, 5, 6, 9], gaps=[(3, 4), (7, 7), (7, 8)])
+    proof = _prove(catalog, "BTCUSDT")
+    assert proof.complete
+    assert (proof.symbols[0].declared, proof.symbols[0].missing) == (4, 0)
+
+
+def test_gaps_that_cover_a_part_leave_the_rest_missing(catalog: Catalog, fill: Fill) -> None:
+    fill([1, 10], gaps=[(3, 4), (8, 12)])
+    one = _one(catalog)
+    assert one.missing_ranges == [IdRange(2, 2), IdRange(5, 7)]
+    assert (one.declared, one.missing) == (4, 4)
+
+
+def test_a_gap_of_another_symbol_covers_nothing(catalog: Catalog, fill: Fill) -> None:
+    fill([1, 2], symbol="ADAUSDT", gaps=[(5, 5)])
+    fill([4, 6])
+    assert [one.complete for one in _prove(catalog).symbols] == [True, False]
+
+
+def test_a_declared_id_that_has_a_row_all_the_same_is_not_counted(
+    catalog: Catalog, fill: Fill
+) -> None:
+    fill([1, 2, 3], gaps=[(2, 2)])
+    assert (_one(catalog).declared, _one(catalog).complete) == (0, True)
+
+
+def test_duplicates_break_the_proof(
+    catalog: Catalog, fill: Fill, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    fill([1, 2, 3])
+    # Past the writer, which would leave it out: the proof must not rely on the writer's books.
+    ensure_table(catalog, "trades").append(decoder.decode([value_of(2)], Coverage()).rows)
+    one = _one(catalog)
+    assert (one.rows, one.distinct, one.duplicates, one.complete) == (4, 3, 1, False)
+
+
+def test_a_configured_symbol_without_rows_fails(catalog: Catalog, fill: Fill) -> None:
+    fill([1])
+    proof = _prove(catalog, "BTCUSDT", "ETHUSDT", "ADAUSDT")
+    assert not proof.complete
+    assert proof.without_rows == ["ADAUSDT", "ETHUSDT"]
+    assert proof.symbols[0].complete
+
+
+def test_an_empty_table_proves_nothing(catalog: Catalog) -> None:
+    ensure_table(catalog, "trades")
+    assert _prove(catalog) == Proof(False, [], [])
+    assert _prove(catalog, "X").without_rows == ["X"]
+
+
+ranges = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(0, 4)).map(lambda r: IdRange(r[0], r[0] + r[1])),
+    max_size=6,
+).map(sorted)
+
+
+def _ids(of: Iterable[IdRange]) -> list[int]:
+    return [i for ids in of for i in range(ids.first_id, ids.last_id + 1)]
+
+
+@given(st.sets(st.integers(0, 34)), ranges)
+def test_what_is_undeclared_is_a_difference_of_sets(
+    absent: set[int], declared: list[IdRange]
+) -> None:
+    coverage = Coverage()
+    for source_id in absent:
+        coverage.add("X", source_id)
+    left = _ids(undeclared(coverage.ranges("X"), declared))
+    assert left == sorted(absent - set(_ids(declared)))

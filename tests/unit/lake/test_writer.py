@@ -1,0 +1,306 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from sqlalchemy.exc import OperationalError
+
+from k2.errors import ReconcileError, RetryError, StopError
+from k2.lake import writer as writer_module
+from k2.lake.commit_plan import BATCH_ID, COVERAGE, OFFSETS, TOPIC
+from k2.lake.decoding import GapDecoder, TradeDecoder
+from k2.lake.file_io import KeepingFileIO
+from k2.lake.tables import open_catalog, require_table
+from k2.lake.writer import SNAPSHOTS_KEPT, SNAPSHOTS_MAX, TableWriter
+
+ValueOf = Callable[..., bytes]
+TOPIC_ID = "market.crypto.trades.binance@id1"
+
+
+class Broken:
+    """The catalog's commit, made to fail in one way; counts how often it was called."""
+
+    def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self._real: Any = catalog.commit_table
+        self._script: list[tuple[bool, Exception] | Callable[[], None]] = []
+        monkeypatch.setattr(catalog, "commit_table", self)
+
+    def then(self, step: tuple[bool, Exception] | Callable[[], None]) -> None:
+        """Add a step: (lands first?, what is raised), or a call made before a normal commit."""
+        self._script.append(step)
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        step = self._script.pop(0) if self._script else None
+        if callable(step):
+            step()
+        elif step is not None:
+            lands, problem = step
+            if lands:
+                self._real(*args)
+            raise problem
+        return self._real(*args)
+
+
+@pytest.fixture
+def broken(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Broken:
+    return Broken(catalog, monkeypatch)
+
+
+def _writer(catalog: Catalog, decoder: TradeDecoder, topic: str = TOPIC_ID) -> TableWriter:
+    return TableWriter(catalog, "trades", decoder, topic=topic)
+
+
+def _ids(catalog: Catalog) -> list[int]:
+    rows = require_table(catalog, "trades").scan().to_arrow()
+    return sorted(rows.column("source_sequence").to_pylist())
+
+
+def _losing() -> list[Exception]:
+    return [
+        CommitFailedException("409"),
+        CommitStateUnknownException("504"),
+        OperationalError("UPDATE", {}, Exception("database is locked")),
+        ConnectionResetError("gone"),
+    ]
+
+
+def test_rows_and_offsets_are_in_the_same_snapshot(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = _writer(catalog, decoder)
+    landed = writer.write([value_of(1), value_of(2)], offsets={0: 12})
+    assert (landed.rows, landed.offsets) == (2, {0: 12})
+    writer.write([value_of(3)], offsets={1: 5})
+    table = require_table(catalog, "trades")
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    marks = snapshot.summary.additional_properties
+    assert marks[OFFSETS] == table.properties[OFFSETS] == '{"0": 12, "1": 5}'
+    assert marks[BATCH_ID] == table.properties[BATCH_ID]
+    assert table.properties[COVERAGE] == '{"BTCUSDT": [[1, 3]]}'
+    assert table.properties[TOPIC] == TOPIC_ID
+    assert len(table.snapshots()) == 2
+    assert _ids(catalog) == [1, 2, 3]
+
+
+def test_a_new_writer_goes_on_where_the_table_says_it_ends(
+    tmp_path: Path, catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    _writer(catalog, decoder).write([value_of(1), value_of(2)], offsets={0: 12, 3: 4})
+    again = _writer(open_catalog(lake_dir=tmp_path / "lake"), decoder)
+    assert again.state.offsets == {0: 12, 3: 4}
+    landed = again.write([value_of(2), value_of(3)], offsets={0: 14})
+    assert landed.decoded.repeated == ["BINANCE:BTCUSDT:agg:2"]
+    assert again.state.offsets == {0: 14, 3: 4}
+    assert _ids(catalog) == [1, 2, 3]
+
+
+def test_offsets_advance_past_a_batch_without_rows(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = _writer(catalog, decoder)
+    assert writer.write([b'{"test": "message"}'], offsets={0: 1}).rows == 0
+    writer.write([value_of(1)], offsets={0: 2})
+    assert writer.write([b'{"test": "message"}', None], offsets={0: 4}).rows == 0
+    assert _writer(catalog, decoder).state.offsets == {0: 4}
+    assert _ids(catalog) == [1]
+
+
+@pytest.mark.parametrize("problem", _losing(), ids=lambda p: type(p).__name__)
+def test_a_commit_that_landed_and_then_raised_is_not_done_twice(
+    catalog: Catalog,
+    decoder: TradeDecoder,
+    value_of: ValueOf,
+    broken: Broken,
+    problem: Exception,
+) -> None:
+    writer = _writer(catalog, decoder)
+    writer.write([value_of(1)], offsets={0: 1})
+    broken.then((True, problem))
+    assert writer.write([value_of(2)], offsets={0: 2}).rows == 1
+    assert broken.calls == 2
+    assert _ids(catalog) == [1, 2]
+    # Its files are all there: the table reads, and takes the next batch.
+    writer.write([value_of(3)], offsets={0: 3})
+    assert _ids(catalog) == [1, 2, 3]
+    assert _writer(catalog, decoder).state.offsets == {0: 3}
+
+
+@pytest.mark.parametrize("problem", _losing(), ids=lambda p: type(p).__name__)
+def test_a_commit_that_did_not_land_is_done_again_exactly_once(
+    catalog: Catalog,
+    decoder: TradeDecoder,
+    value_of: ValueOf,
+    broken: Broken,
+    problem: Exception,
+) -> None:
+    writer = _writer(catalog, decoder)
+    writer.write([value_of(1)], offsets={0: 1})
+    broken.then((False, problem))
+    broken.then((False, problem))
+    assert writer.write([value_of(2)], offsets={0: 2}).rows == 1
+    assert broken.calls == 4
+    assert _ids(catalog) == [1, 2]
+
+
+def test_the_first_commit_of_a_table_may_be_unclear_too(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, broken: Broken
+) -> None:
+    writer = _writer(catalog, decoder)
+    broken.then((False, CommitFailedException("409")))
+    broken.then((True, CommitFailedException("409")))
+    writer.write([value_of(1)], offsets={0: 1})
+    assert _ids(catalog) == [1]
+
+
+def test_a_table_that_refuses_the_same_commit_for_ever_is_tried_later(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, broken: Broken
+) -> None:
+    writer = _writer(catalog, decoder)
+    for _ in range(writer_module.ATTEMPTS_MAX):
+        broken.then((False, CommitFailedException("409")))
+    with pytest.raises(RetryError, match="refused the same commit"):
+        writer.write([value_of(1)], offsets={0: 1})
+    writer.write([value_of(1)], offsets={0: 1})
+    assert _ids(catalog) == [1]
+
+
+def test_another_writer_moving_the_table_stops_this_one(
+    tmp_path: Path, catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = _writer(catalog, decoder)
+    writer.write([value_of(1)], offsets={0: 1})
+    other = _writer(open_catalog(lake_dir=tmp_path / "lake"), decoder)
+    other.write([value_of(2)], offsets={0: 2})
+    with pytest.raises(StopError, match="another archive runs on this lake"):
+        writer.write([value_of(2)], offsets={0: 2})
+    assert _ids(catalog) == [1, 2]
+
+
+def test_a_table_that_cannot_be_looked_at_leaves_the_outcome_to_the_next_start(
+    catalog: Catalog,
+    decoder: TradeDecoder,
+    value_of: ValueOf,
+    broken: Broken,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer = _writer(catalog, decoder)
+    broken.then((True, ConnectionResetError("gone")))
+
+    def away(_name: Any) -> Any:
+        raise ConnectionResetError("still gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_module, "LOOK_DEADLINE_S", -1.0)
+        patch.setattr(catalog, "load_table", away)
+        patch.setattr(broken, "_real", lambda *args: None)
+        with pytest.raises(ReconcileError, match="cannot be read after an unclear commit"):
+            writer.write([value_of(1)], offsets={0: 1})
+    again = _writer(catalog, decoder)
+    again.write([value_of(1)], offsets={0: 1})
+    assert _ids(catalog) == [1]
+
+
+def test_a_topic_made_anew_is_refused_until_the_operator_says_so(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, broken: Broken
+) -> None:
+    _writer(catalog, decoder).write([value_of(1), value_of(2)], offsets={0: 900})
+    with pytest.raises(StopError, match="k2 archive --from-first"):
+        _writer(catalog, decoder, topic="market.crypto.trades.binance@id2")
+    writer = TableWriter(catalog, "trades", decoder, topic="t@id2", from_first=True)
+    assert writer.state.offsets == {}
+    broken.then((False, CommitFailedException("409")))
+    landed = writer.write([value_of(2), value_of(3)], offsets={0: 2})
+    assert (landed.rows, len(landed.decoded.repeated)) == (1, 1)
+    assert _ids(catalog) == [1, 2, 3]
+    assert _writer(catalog, decoder, topic="t@id2").state.offsets == {0: 2}
+
+
+def test_a_table_another_program_wrote_to_is_refused(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    _writer(catalog, decoder).write([value_of(1)], offsets={0: 1})
+    table = require_table(catalog, "trades")
+    table.append(decoder.decode([value_of(9)], _writer(catalog, decoder).state.coverage).rows)
+    with pytest.raises(StopError, match="not the Kafka offsets"):
+        _writer(catalog, decoder)
+
+
+def test_snapshots_are_forgotten_once_there_are_many_and_nothing_else_is(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (SNAPSHOTS_MAX, SNAPSHOTS_KEPT) == (60, 20)
+    monkeypatch.setattr(writer_module, "SNAPSHOTS_MAX", 6)
+    monkeypatch.setattr(writer_module, "SNAPSHOTS_KEPT", 2)
+    writer = _writer(catalog, decoder)
+    for source_id in range(1, 4):
+        writer.write([value_of(source_id)], offsets={0: source_id})
+    table = require_table(catalog, "trades")
+    tagged = table.snapshots()[0].snapshot_id
+    table.manage_snapshots().create_tag(tagged, "sealed-day").commit()
+    writer = _writer(catalog, decoder)
+    for source_id in range(4, 16):
+        writer.write([value_of(source_id)], offsets={0: source_id})
+        table = require_table(catalog, "trades")
+        assert len(table.snapshots()) <= 8
+        assert _writer(catalog, decoder).state.offsets == {0: source_id}
+    assert table.snapshot_by_id(tagged) is not None
+    assert _ids(catalog) == list(range(1, 16))
+
+
+def test_housekeeping_that_fails_costs_nothing(
+    catalog: Catalog,
+    decoder: TradeDecoder,
+    value_of: ValueOf,
+    broken: Broken,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer_module, "SNAPSHOTS_MAX", 1)
+    monkeypatch.setattr(writer_module, "SNAPSHOTS_KEPT", 1)
+    writer = _writer(catalog, decoder)
+    writer.write([value_of(1)], offsets={0: 1})
+    for lands in (False, True):
+        broken.then(lambda: None)
+        broken.then((lands, CommitFailedException("409")))
+        source_id = 3 if lands else 2
+        writer.write([value_of(source_id)], offsets={0: source_id})
+    writer.write([value_of(4)], offsets={0: 4})
+    assert _ids(catalog) == [1, 2, 3, 4]
+
+
+def test_gap_records_have_their_own_table(catalog: Catalog) -> None:
+    writer = TableWriter(catalog, "gaps", GapDecoder(), topic="t.gaps@1")
+    value = (
+        b'{"symbol":"X","first_id":1,"last_id":2,"class":"missing","reason":"",'
+        b'"declared_ts_us":1767225600000000}'
+    )
+    writer.write([value], offsets={0: 1})
+    assert len(require_table(catalog, "gaps").scan().to_arrow()) == 1
+
+
+def test_the_lake_never_deletes_a_file(catalog: Catalog, decoder: TradeDecoder) -> None:
+    table = _writer(catalog, decoder)._table
+    assert isinstance(table.io, KeepingFileIO)
+    assert table.properties["commit.retry.num-retries"] == "0"
+
+
+def test_with_the_librarys_own_delete_a_lost_reply_would_cost_the_table(
+    catalog: Catalog,
+    decoder: TradeDecoder,
+    value_of: ValueOf,
+    broken: Broken,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What ``KeepingFileIO`` is for: without it, a landed commit's manifests are deleted."""
+    monkeypatch.setattr(KeepingFileIO, "delete", PyArrowFileIO.delete)
+    writer = _writer(catalog, decoder)
+    broken.then((True, CommitFailedException("409, but it landed")))
+    writer.write([value_of(1)], offsets={0: 1})
+    with pytest.raises(FileNotFoundError):
+        _ids(catalog)
