@@ -32,14 +32,22 @@ app = App(
 )
 
 
-def _lazy(name: str, target: str) -> None:
-    """Mount a command whose module is imported only when it is asked for."""
-    app.command(target, name=name)
-
-
-_lazy("stream", "k2.ingestion.binance_client:app")
-_lazy("archive", "k2.ingestion.archive:app")
-_lazy("exchange", "k2.simulator.command:app")
+# Named by import path: imported only when asked for.
+app.command(
+    "k2.ingestion.binance_client:app",
+    name="stream",
+    help="Record trades: Binance socket to Kafka, each id once, in order.",
+)
+app.command(
+    "k2.ingestion.archive:app",
+    name="archive",
+    help="Archive trades: Kafka topic to Iceberg table, each id once.",
+)
+app.command(
+    "k2.simulator.command:app",
+    name="exchange",
+    help="Run the built-in exchange: Binance's streams and REST on one local port.",
+)
 schema = App(name="schema", help="The trade schema and the registry.")
 positions = App(name="positions", help="Where each tape ends, and how to rebuild that.")
 app.command(schema)

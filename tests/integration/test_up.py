@@ -105,7 +105,7 @@ def test_ctrl_c_stops_everything_in_order_and_ends_with_the_verdict(
 ) -> None:
     up = Up(tmp_path / "state")
     started.append(up)
-    up.wait_until_said("first rows are in the lake")
+    up.wait_until_said("first new rows are in the lake")
     assert "INVENTED trades" in up.said()
     children = up.children()
     assert any("binance_client" in " ".join(child.cmdline()) for child in children)
@@ -124,7 +124,7 @@ def test_ctrl_c_stops_everything_in_order_and_ends_with_the_verdict(
 def test_reading_commands_find_what_k2_up_runs(tmp_path: Path, started: list[Up]) -> None:
     up = Up(tmp_path / "state")
     started.append(up)
-    up.wait_until_said("first rows are in the lake")
+    up.wait_until_said("first new rows are in the lake")
     proof = json.loads(up.k2("verify", "--json").stdout)
     assert {one["symbol"] for one in proof["symbols"]} <= {"BTCUSDT", "ETHUSDT", "BNBUSDT"}
     rows = json.loads(up.k2("query", "SELECT count(*) AS n FROM trades", "--json").stdout)
@@ -146,7 +146,7 @@ def test_a_killed_k2_up_leaves_nothing_and_the_next_one_goes_on(
 ) -> None:
     up = Up(tmp_path / "state")
     started.append(up)
-    up.wait_until_said("first rows are in the lake")
+    up.wait_until_said("first new rows are in the lake")
     # A service that does not hear its parent die is what the next start has to find.
     children = up.children()
     stream = next(c for c in children if "binance_client" in " ".join(c.cmdline()))
@@ -164,7 +164,7 @@ def test_a_killed_k2_up_leaves_nothing_and_the_next_one_goes_on(
 def test_a_service_that_is_killed_is_started_again(tmp_path: Path, started: list[Up]) -> None:
     up = Up(tmp_path / "state")
     started.append(up)
-    up.wait_until_said("first rows are in the lake")
+    up.wait_until_said("first new rows are in the lake")
     for word in ("binance_client", "archive", "kafka.Kafka", "apicurio-registry", "exchange"):
         victim = up.pid_of(word)
         assert victim is not None, word

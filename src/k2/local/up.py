@@ -175,7 +175,7 @@ class Run:
             catalog=catalog,
             symbols=symbols,
         )
-        watcher.start()
+        await asyncio.to_thread(watcher.start)
         self._watching = True
         if self._options.run_for_s is not None:
             asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
@@ -314,9 +314,9 @@ class Run:
             shown_at_s = time.monotonic()
             while True:
                 await asyncio.sleep(0.1)
-                if not seen_rows and watcher.lake_rows:
+                if not seen_rows and watcher.new_rows:
                     seen_rows = True
-                    self._say(f"first rows are in the lake ({self._elapsed()})")
+                    self._say(f"first new rows are in the lake ({self._elapsed()})")
                 if time.monotonic() - shown_at_s >= LINE_EVERY_S:
                     shown_at_s = time.monotonic()
                     self._say(line(watcher))
@@ -346,9 +346,15 @@ class Run:
 
 
 async def _both(first: Coroutine[Any, Any, F], second: Coroutine[Any, Any, S]) -> tuple[F, S]:
-    """Await both; when one fails, let the other end before raising."""
+    """Await both; when one fails or we are cancelled, the other has ended before this raises."""
     tasks = (asyncio.ensure_future(first), asyncio.ensure_future(second))
-    await asyncio.wait(tasks)
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
     return tasks[0].result(), tasks[1].result()
 
 

@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from k2.errors import RejectError
+from k2.errors import RejectError, RetryError
 from k2.kafka.encoding import SCHEMA_TEXT, decode_record, parse_schema, split_wire
 from k2.lake.commit_plan import COVERAGE
 from k2.lake.tables import find_table
@@ -71,11 +71,13 @@ class Watcher:
         self._partitions = partitions
         self._catalog = catalog
         self._schema = parse_schema(SCHEMA_TEXT)
+        self._rows_at_start: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; the rows the lake has now are not new."""
+        self._read_lake()
         self._thread.start()
 
     def stop(self) -> None:
@@ -84,9 +86,11 @@ class Watcher:
         self._thread.join(2.0)
 
     @property
-    def lake_rows(self) -> int:
-        """Rows in the lake, all symbols."""
-        return sum(view.lake_rows for view in self.symbols.values())
+    def new_rows(self) -> int:
+        """Rows that came into the lake since the watcher began, all symbols."""
+        if self._rows_at_start is None:
+            return 0
+        return sum(view.lake_rows for view in self.symbols.values()) - self._rows_at_start
 
     def _run(self) -> None:
         consumer = Consumer(
@@ -107,11 +111,11 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 self._take(consumer.consume(10_000, 0.1))
-            except KafkaException:
+                if time.monotonic() - lake_at_s >= LAKE_EVERY_S:
+                    lake_at_s = time.monotonic()
+                    self._read_lake()
+            except (KafkaException, RetryError):
                 continue  # the view waits like everybody else
-            if time.monotonic() - lake_at_s >= LAKE_EVERY_S:
-                lake_at_s = time.monotonic()
-                self._read_lake()
         consumer.close()
 
     def _take(self, messages: list[Any]) -> None:
@@ -137,9 +141,10 @@ class Watcher:
 
     def _read_lake(self) -> None:
         table = find_table(self._catalog, "trades")
-        if table is None or COVERAGE not in table.properties:
-            return
-        coverage = Coverage(msgspec.json.decode(table.properties[COVERAGE]))
+        pairs = table.properties.get(COVERAGE, "{}") if table is not None else "{}"
+        coverage = Coverage(msgspec.json.decode(pairs))
+        if self._rows_at_start is None:
+            self._rows_at_start = sum(coverage.count(symbol) for symbol in coverage.symbols())
         for symbol in coverage.symbols():
             view = self.symbols.setdefault(symbol, SymbolView(symbol))
             view.lake_rows = coverage.count(symbol)
