@@ -22,7 +22,7 @@ from k2.kafka.position import Identity, ShardRecord, SymbolPosition
 from k2.kafka.positions import read_tail
 from k2.kafka.refusals import check_identity, check_newest, check_position
 from k2.kafka.registry import Registry
-from k2.kafka.topics import TopicFacts, TopicNames, create_topics, describe_topics
+from k2.kafka.topics import TopicFacts, TopicNames, create_topics, topic_facts
 from k2.market import Symbol
 from k2.settings import Settings
 from k2.tape.arbiter import SymbolTape
@@ -109,26 +109,6 @@ async def admit(settings: Settings, rest: RestClient, *, fail_fast: bool) -> Adm
         mine = [tape for name, tape in tapes.items() if writer_of[name] is writer]
         await _start_writer(writer, record, identity, encoder, mine)
     return Admitted(writers, tapes, writer_of)
-
-
-def topic_facts(admin: AdminClient, names: TopicNames) -> dict[str, TopicFacts]:
-    """Return what the broker says of the three topics.
-
-    Raises:
-        RetryError: If one is not there (yet).
-        StopError: If their partition counts differ: a shard is one partition of each.
-    """
-    wanted = (names.trades, names.positions, names.gaps)
-    facts = describe_topics(admin, wanted)
-    if absent := [topic for topic in wanted if topic not in facts]:
-        raise RetryError(f"topic {', '.join(absent)} does not exist: `k2 stream` creates it")
-    if len({fact.partitions for fact in facts.values()}) > 1:
-        counts = ", ".join(f"{topic} {fact.partitions}" for topic, fact in facts.items())
-        raise StopError(
-            f"the topics have different partition counts: {counts}. A shard is one partition of "
-            "each: delete the odd one while it is empty, or set KAFKA_TOPIC_PREFIX"
-        )
-    return facts
 
 
 def identity_of(

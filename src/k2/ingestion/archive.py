@@ -18,13 +18,12 @@ from cyclopts import App, Parameter
 
 from k2 import __version__
 from k2.errors import K2Error, RetryError, StopError
-from k2.ingestion.admission import topic_facts
 from k2.ingestion.service import read_settings
 from k2.ingestion.supervision import ExitCode, UnavailableError, stop_on_signals, until_it_works
 from k2.kafka.dead_letters import DeadLetters
 from k2.kafka.encoding import SCHEMA_TEXT
 from k2.kafka.registry import Registry
-from k2.kafka.topics import TopicFacts, TopicNames
+from k2.kafka.topics import TopicFacts, TopicNames, topic_facts
 from k2.lake.decoding import GapDecoder, TradeDecoder
 from k2.lake.tables import open_catalog
 from k2.lake.writer import Landed, TableWriter
@@ -223,7 +222,7 @@ class TopicArchive:
         )
         self._values: list[bytes | None] = []
         self._bytes = 0
-        self._first_at_s = 0.0
+        self._flushed_at_s = 0.0
         self._next: dict[int, int] = {}
         self._consumer = Consumer(
             {
@@ -252,11 +251,15 @@ class TopicArchive:
 
     @property
     def due(self) -> bool:
-        """Whether the batch is old, long or large enough for a table commit."""
+        """Whether the batch is old, long or large enough for a table commit.
+
+        After a quiet time the first records go at once; in a steady flow one table commit follows
+        the other at the flush age, and no record is older than it when its commit begins.
+        """
         if not self._values:
             return False
         return (
-            time.monotonic() - self._first_at_s >= self._settings.flush_age_s
+            time.monotonic() - self._flushed_at_s >= self._settings.flush_age_s
             or len(self._values) >= self._settings.flush_rows
             or self._bytes >= self._settings.flush_bytes
         )
@@ -277,8 +280,6 @@ class TopicArchive:
                 self._judge(problem)
                 continue
             value = message.value()
-            if not self._values:
-                self._first_at_s = time.monotonic()
             self._values.append(value)
             self._bytes += len(value or b"")
             self._next[message.partition() or 0] = (message.offset() or 0) + 1
@@ -301,6 +302,7 @@ class TopicArchive:
             time.sleep(0.5)
             return
         took_s = time.monotonic() - began_s
+        self._flushed_at_s = began_s
         self._report(landed, took_s)
         self._values, self._bytes, self._next = [], 0, {}
 

@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from k2.errors import RetryError
+from k2.errors import RetryError, StopError
 
 ADMIN_TIMEOUT_S = 10.0
 
@@ -99,6 +99,26 @@ def describe_topics(admin: AdminClient, topics: Iterable[str]) -> dict[str, Topi
         except KafkaException as exc:
             raise RetryError(f"Kafka did not describe {topic}: {exc.args[0].str()}") from exc
         facts[topic] = TopicFacts(str(description.topic_id), len(description.partitions))
+    return facts
+
+
+def topic_facts(admin: AdminClient, names: TopicNames) -> dict[str, TopicFacts]:
+    """Return what the broker says of the three topics.
+
+    Raises:
+        RetryError: If one is not there (yet).
+        StopError: If their partition counts differ: a shard is one partition of each.
+    """
+    wanted = (names.trades, names.positions, names.gaps)
+    facts = describe_topics(admin, wanted)
+    if absent := [topic for topic in wanted if topic not in facts]:
+        raise RetryError(f"topic {', '.join(absent)} does not exist: `k2 stream` creates it")
+    if len({fact.partitions for fact in facts.values()}) > 1:
+        counts = ", ".join(f"{topic} {fact.partitions}" for topic, fact in facts.items())
+        raise StopError(
+            f"the topics have different partition counts: {counts}. A shard is one partition of "
+            "each: delete the odd one while it is empty, or set KAFKA_TOPIC_PREFIX"
+        )
     return facts
 
 

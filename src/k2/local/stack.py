@@ -193,12 +193,15 @@ class Stack:
         """Process ids by name: ``kafka``, ``registry``."""
         return {name: child.pid for name, child in self._children.items()}
 
-    async def start(self) -> StackAddress:
-        """Start both and return when both do their work; if one cannot, neither runs.
+    async def prepare(self) -> StackAddress:
+        """Take the state directory and the ports, download and train what is missing.
+
+        After it the address is known and ``start`` takes seconds, so that others can start
+        beside it.
 
         Raises:
             StopError: If a port or the state directory is in use; the message says by whom.
-            RetryError: If a download failed or a process did not come up.
+            RetryError: If a download failed.
         """
         self._lock = self._take_state_dir()
         try:
@@ -210,6 +213,21 @@ class Stack:
                     self._report(f"ended {name} (process {pid}), left running by an earlier k2")
             self._ports = self._choose_ports()
             self._prepared = await prepare(report=self._report, console=self._console)
+        except BaseException:
+            await self.stop()
+            raise
+        return self.address
+
+    async def start(self) -> StackAddress:
+        """Start both and return when both do their work; if one cannot, neither runs.
+
+        Raises:
+            StopError: If a port or the state directory is in use; the message says by whom.
+            RetryError: If a download failed or a process did not come up.
+        """
+        if self._prepared is None:
+            await self.prepare()
+        try:
             await _both(self.restart_broker(), self.restart_registry())
             self._proxy = RegistryProxy(
                 port=self._ports["registry"],

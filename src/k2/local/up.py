@@ -5,42 +5,32 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
-from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.live import Live
 
 from k2.errors import RetryError, StopError
-from k2.ingestion import binance_client
 from k2.ingestion.supervision import ExitCode, stop_on_signals
-from k2.kafka.encoding import SCHEMA_TEXT
-from k2.kafka.registry import Registry
-from k2.kafka.topics import TopicNames, create_topics, describe_topics
-from k2.lake.proof import prove
-from k2.lake.query import LakeReader
-from k2.lake.report import show_proof
-from k2.lake.tables import open_catalog
 from k2.local.ports import remembered_ports, require_free
 from k2.local.processes import Command
 from k2.local.services import Service
 from k2.local.stack import Stack, StackAddress
 from k2.local.venue import Venue, VenueKind, choose_venue
-from k2.local.view import Watcher, line, render
 from k2.settings import Settings
+
+if TYPE_CHECKING:
+    from k2.local.observer import Observer
 
 SESSION_FILE = "k2.env"
 LINE_EVERY_S = 5.0
 VIEW_PER_S = 4
 READY_DEADLINE_S = 20.0
-
-F = TypeVar("F")
-S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +50,6 @@ class UpOptions:
     speed: str
     rate: float
     run_for_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """The built-in exchange of a run: its port, and the symbols it lists."""
-
-    port: int
-    listed: list[str]
 
 
 class Run:
@@ -123,12 +105,9 @@ class Run:
         )
         self._say(f"trades come from {venue.said}")
         try:
-            address, exchange = await _both(self._stack.start(), self._start_exchange(venue))
-            self._say(
-                f"Kafka {_local(address.bootstrap)} and registry "
-                f"{_local(address.registry_url)} are ready ({self._elapsed()})"
-            )
-            return await self._record(venue, address, exchange, stop)
+            address = await self._stack.prepare()
+            environ, symbols = await self._start_beside(venue, address)
+            return await self._record(venue, environ, symbols, stop)
         finally:
             await self._stop_all()
 
@@ -146,36 +125,40 @@ class Run:
             await self._until(stop, [self._keep_stack()])
         return ExitCode.CLEAN
 
-    async def _record(
-        self, venue: Venue, address: StackAddress, exchange: BuiltIn | None, stop: asyncio.Event
-    ) -> ExitCode:
+    async def _start_beside(
+        self, venue: Venue, address: StackAddress
+    ) -> tuple[dict[str, str], list[str]]:
+        """Start stack and services beside one another: each waits for what it needs.
+
+        Returns the services' environment, and the symbols to record.
+        """
         environ = self._environ(venue, address)
         symbols = list(self._settings.symbols)
-        if exchange is not None:
-            environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{exchange.port}/ws"
-            environ["BINANCE_REST_URL"] = f"http://127.0.0.1:{exchange.port}"
-            if venue.kind is VenueKind.RECORDING and not self._options.symbols_given:
-                symbols = exchange.listed
-        environ["BINANCE_SYMBOLS"] = ",".join(symbols)
-        self._write_session(environ)
-        names = TopicNames.of(venue.topic_prefix)
-        partitions = await asyncio.to_thread(self._prepare_kafka, address, names)
-        stream = Path(binance_client.__file__)
-        await asyncio.gather(
-            self._start("stream", (sys.executable, str(stream)), environ),
-            self._start("archive", (sys.executable, "-m", "k2", "archive"), environ),
+        stack = asyncio.ensure_future(self._stack.start())
+        try:
+            if venue.kind in (VenueKind.BUILT_IN, VenueKind.RECORDING):
+                listed = await self._start_exchange(venue, environ)
+                if venue.kind is VenueKind.RECORDING and not self._options.symbols_given:
+                    symbols = listed
+            environ["BINANCE_SYMBOLS"] = ",".join(symbols)
+            self._write_session(environ)
+            package = Path(__file__).parents[1]
+            capture = str(package / "ingestion" / "binance_client.py")
+            await self._start("archive", (sys.executable, "-m", "k2", "archive"), environ)
+            await self._start("stream", (sys.executable, capture), environ)
+        finally:
+            await stack
+        self._say(
+            f"Kafka {_local(address.bootstrap)} and registry "
+            f"{_local(address.registry_url)} are ready ({self._elapsed()})"
         )
-        catalog = await asyncio.to_thread(
-            open_catalog, lake_dir=venue.lake_dir, catalog_name=self._settings.lake_catalog
-        )
-        watcher = Watcher(
-            bootstrap=address.bootstrap,
-            topic=names.trades,
-            partitions=partitions,
-            catalog=catalog,
-            symbols=symbols,
-        )
-        await asyncio.to_thread(watcher.start)
+        return environ, symbols
+
+    async def _record(
+        self, venue: Venue, environ: dict[str, str], symbols: list[str], stop: asyncio.Event
+    ) -> ExitCode:
+        observer = await asyncio.to_thread(self._observe, venue, environ, symbols)
+        watcher = observer.watcher
         self._watching = True
         if self._options.run_for_s is not None:
             asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
@@ -192,15 +175,14 @@ class Run:
                 [
                     self._keep_stack(),
                     *(service.keep() for service in self._services),
-                    self._show(watcher, places),
+                    self._show(observer, places),
                 ],
             )
         finally:
             watcher.stop()
         await self._stop_services()
-        proof = await asyncio.to_thread(lambda: prove(LakeReader(catalog), configured=symbols))
-        show_proof(self._console, proof)
-        return ExitCode.CLEAN if proof.complete else ExitCode.FAILED
+        complete = await asyncio.to_thread(observer.show_proof, self._console)
+        return ExitCode.CLEAN if complete else ExitCode.FAILED
 
     async def _until(self, stop: asyncio.Event, watched: list[Awaitable[None]]) -> None:
         """Run the watchers until ``stop``; one that fails ends the run."""
@@ -230,10 +212,8 @@ class Run:
         self._services.append(service)
         return service
 
-    async def _start_exchange(self, venue: Venue) -> BuiltIn | None:
-        """Start the built-in exchange, if this run records it, and wait until it answers."""
-        if venue.kind not in (VenueKind.BUILT_IN, VenueKind.RECORDING):
-            return None
+    async def _start_exchange(self, venue: Venue, environ: dict[str, str]) -> list[str]:
+        """Start the built-in exchange, point the environment at it, return what it lists."""
         port = remembered_ports(self._state_dir / "ports.json", ["exchange"], excluding=set())[
             "exchange"
         ]
@@ -243,8 +223,10 @@ class Run:
             argv += ["--tape", str(self._options.tape.absolute()), "--speed", self._options.speed]
         else:
             argv += ["--rate", f"{self._options.rate:g}"]
-        await self._start("exchange", tuple(argv), dict(os.environ))
-        return BuiltIn(port, await _listed_symbols(f"http://127.0.0.1:{port}"))
+        await self._start("exchange", tuple(argv), environ)
+        environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{port}/ws"
+        environ["BINANCE_REST_URL"] = f"http://127.0.0.1:{port}"
+        return await _listed_symbols(environ["BINANCE_REST_URL"])
 
     def _environ(self, venue: Venue, address: StackAddress) -> dict[str, str]:
         """Return the environment of the services: ours, with this run's addresses in it."""
@@ -285,11 +267,20 @@ class Run:
             if port:
                 await asyncio.to_thread(require_free, port, purpose="/metrics", flag=variable)
 
-    def _prepare_kafka(self, address: StackAddress, names: TopicNames) -> int:
-        admin = AdminClient({"bootstrap.servers": address.bootstrap, "log_level": 2})
-        create_topics(admin, names, shards=self._settings.shards)
-        Registry(address.registry_url).register(names.subject, SCHEMA_TEXT)
-        return describe_topics(admin, [names.trades])[names.trades].partitions
+    def _observe(self, venue: Venue, environ: dict[str, str], symbols: list[str]) -> "Observer":
+        """Create the topics, register the schema and begin to watch (blocking)."""
+        # The lake's libraries take seconds to import: here, beside everything else, not before it.
+        from k2.local.observer import Observer  # noqa: PLC0415
+
+        return Observer(
+            bootstrap=environ["KAFKA_BOOTSTRAP"],
+            registry_url=environ["SCHEMA_REGISTRY_URL"],
+            topic_prefix=venue.topic_prefix,
+            shards=self._settings.shards,
+            lake_dir=venue.lake_dir,
+            lake_catalog=self._settings.lake_catalog,
+            symbols=symbols,
+        )
 
     def _write_session(self, environ: dict[str, str]) -> None:
         """Leave the addresses for ``k2 verify``, ``query``, ``tail`` and ``schema``."""
@@ -306,7 +297,7 @@ class Run:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
 
-    async def _show(self, watcher: Watcher, places: dict[str, Path | str]) -> None:
+    async def _show(self, observer: "Observer", places: dict[str, Path | str]) -> None:
         seen_rows = False
         if not self._console.is_terminal:
             for name, place in places.items():
@@ -314,16 +305,16 @@ class Run:
             shown_at_s = time.monotonic()
             while True:
                 await asyncio.sleep(0.1)
-                if not seen_rows and watcher.new_rows:
+                if not seen_rows and observer.watcher.new_rows:
                     seen_rows = True
                     self._say(f"first new rows are in the lake ({self._elapsed()})")
                 if time.monotonic() - shown_at_s >= LINE_EVERY_S:
                     shown_at_s = time.monotonic()
-                    self._say(line(watcher))
+                    self._say(observer.line())
         with Live(console=self._console, refresh_per_second=VIEW_PER_S) as live:
             while True:
                 title = f"k2 · {self._elapsed()}"
-                live.update(render(watcher, title=title, places=places))
+                live.update(observer.render(title=title, places=places))
                 await asyncio.sleep(1 / VIEW_PER_S)
 
     async def _stop_services(self) -> None:
@@ -343,19 +334,6 @@ class Run:
 
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._started_at_s:.1f} s"
-
-
-async def _both(first: Coroutine[Any, Any, F], second: Coroutine[Any, Any, S]) -> tuple[F, S]:
-    """Await both; when one fails or we are cancelled, the other has ended before this raises."""
-    tasks = (asyncio.ensure_future(first), asyncio.ensure_future(second))
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-    return tasks[0].result(), tasks[1].result()
 
 
 async def _listed_symbols(rest_url: str) -> list[str]:
