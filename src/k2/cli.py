@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,8 +54,22 @@ positions = App(name="positions", help="Where each tape ends, and how to rebuild
 app.command(schema)
 app.command(positions)
 
-Json = Annotated[bool, Parameter(name=["--json"], negative="")]
-Format = Annotated[Literal["text", "json"], Parameter(name=["--format"])]
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """How a command answers: ``--json`` and ``--format json`` are the same."""
+
+    json: Annotated[bool, Parameter(negative="", help="Print JSON.")] = False
+    format: Annotated[Literal["text", "json"], Parameter(help="text or json.")] = "text"
+
+    @property
+    def as_json(self) -> bool:
+        """Whether a program reads the answer."""
+        return self.json or self.format == "json"
+
+
+_TEXT = Output()
 
 
 @app.command
@@ -145,8 +160,7 @@ def verify(
     symbols: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     lake: Path | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Prove from the lake alone that each id is there once, or declared. Exit 1 when it is not.
 
@@ -156,15 +170,14 @@ def verify(
         symbols: Symbols that must have rows (default: those `k2 up` ran with, or BINANCE_SYMBOLS).
         lake: The lake's folder (K2_LAKE_DIR, default: that of the last `k2 up`).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print JSON.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     from k2.lake.proof import prove  # noqa: PLC0415 - `k2 --help` stays fast
     from k2.lake.report import show_proof  # noqa: PLC0415
 
     settings = _session({"symbols": symbols, "lake_dir": lake, "state_dir": state_dir})
     proof = prove(_reader(settings), configured=settings.symbols)
-    if json or format == "json":
+    if output.as_json:
         _print_json(proof)
     else:
         show_proof(Console(), proof)
@@ -177,8 +190,7 @@ def query(
     *,
     lake: Path | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Run SQL (DuckDB) over the views `trades` and `gaps`.
 
@@ -189,12 +201,11 @@ def query(
         sql: One statement.
         lake: The lake's folder (K2_LAKE_DIR, default: that of the last `k2 up`).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print JSON, one object per row.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     settings = _session({"lake_dir": lake, "state_dir": state_dir})
     answer = _reader(settings).run(sql)
-    if json or format == "json":
+    if output.as_json:
         _print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
     else:
         _print_table(answer.columns, answer.rows)
@@ -210,8 +221,7 @@ def tail(
     kafka_bootstrap: str | None = None,
     schema_registry: str | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Show the newest committed records of the topic, decoded.
 
@@ -224,8 +234,7 @@ def tail(
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print JSON, one object per line.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     from k2.kafka.tail import tail_records  # noqa: PLC0415 - `k2 --help` stays fast
 
@@ -247,7 +256,7 @@ def tail(
     ):
         if wanted and record.get("symbol") not in wanted:
             continue
-        if json or format == "json":
+        if output.as_json:
             _print_json(record, indent=False)
         elif "error" in record:
             console.print(f"offset {record['offset']}: {record['error']}", markup=False)
@@ -268,21 +277,19 @@ def schema_register(
     *,
     schema_registry: str | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Register the trade schema under TOPIC-value (again is fine).
 
     Args:
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print JSON.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     subject, registry = _registry(schema_registry, state_dir)
     schema_id = registry.register(subject, _schema_text())
     found = {"subject": subject, "id": schema_id}
-    _print_either(found, f"{subject}: registered with id {schema_id}", json or format == "json")
+    _print_either(found, f"{subject}: registered with id {schema_id}", output.as_json)
     return ExitCode.CLEAN
 
 
@@ -291,22 +298,20 @@ def schema_check(
     *,
     schema_registry: str | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Say whether this version's schema may follow the registered one. Exit 1 when it may not.
 
     Args:
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print JSON.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     subject, registry = _registry(schema_registry, state_dir)
     compatible = registry.compatible(subject, _schema_text())
     found = {"subject": subject, "compatible": compatible}
     verdict = "compatible" if compatible else "NOT compatible"
-    _print_either(found, f"{subject}: {verdict}", json or format == "json")
+    _print_either(found, f"{subject}: {verdict}", output.as_json)
     return ExitCode.CLEAN if compatible else ExitCode.FAILED
 
 
@@ -316,8 +321,7 @@ def schema_show(
     registered: Annotated[bool, _ONE_FLAG] = False,
     schema_registry: str | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Show the schema's fields and what each means.
 
@@ -325,8 +329,7 @@ def schema_show(
         registered: Show the registry's newest version instead of this program's.
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print the schema itself.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     text = _schema_text()
     if registered:
@@ -336,7 +339,7 @@ def schema_show(
             raise K2Error(f"{subject} is not registered: run `k2 schema register`")
         text = latest.schema_text
     parsed = msgspec.json.decode(text)
-    if json or format == "json":
+    if output.as_json:
         _print_json(parsed)
         return ExitCode.CLEAN
     rows = [(f["name"], _type_name(f["type"]), f.get("doc", "")) for f in parsed["fields"]]
@@ -349,21 +352,19 @@ def positions_show(
     *,
     kafka_bootstrap: str | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Show where each symbol's tape ends, and what the tape is a tape of.
 
     Args:
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print JSON.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     from k2.ingestion.repair import show_positions  # noqa: PLC0415 - `k2 --help` stays fast
 
     settings = _session({"kafka_bootstrap": kafka_bootstrap, "state_dir": state_dir})
-    _print_positions(show_positions(settings), as_json=json or format == "json")
+    _print_positions(show_positions(settings), as_json=output.as_json)
     return ExitCode.CLEAN
 
 
@@ -375,8 +376,7 @@ def positions_rebuild(
     kafka_bootstrap: str | None = None,
     lake: Path | None = None,
     state_dir: Path | None = None,
-    json: Json = False,
-    format: Format = "text",  # noqa: A002 - the flag's name
+    output: Output = _TEXT,
 ) -> int:
     """Write the positions anew. Stop `k2 stream` first: this takes the shards from it.
 
@@ -389,8 +389,7 @@ def positions_rebuild(
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         lake: The lake's folder (K2_LAKE_DIR, default: that of the last `k2 up`).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
-        json: Print JSON.
-        format: text or json.
+        output: Text for people, or JSON.
     """
     from k2.ingestion.repair import (  # noqa: PLC0415 - `k2 --help` stays fast
         rebuild_from_lake,
@@ -403,7 +402,7 @@ def positions_rebuild(
         {"kafka_bootstrap": kafka_bootstrap, "lake_dir": lake, "state_dir": state_dir}
     )
     rebuilt = rebuild_from_topic(settings) if from_topic else rebuild_from_lake(settings)
-    _print_positions(rebuilt, as_json=json or format == "json")
+    _print_positions(rebuilt, as_json=output.as_json)
     return ExitCode.CLEAN
 
 
