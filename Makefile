@@ -20,7 +20,7 @@ setup: $(VENV)/.run-stamp ## prepare .venv with the k2 command in it
 
 $(VENV)/.run-stamp: requirements/build.txt requirements/run.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "k2 needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
-	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/python -a -e $(BIN)/activate || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@test -x $(BIN)/uv || { echo "installing the installer"; \
 		$(BIN)/python -m pip --disable-pip-version-check install --require-hashes --requirement requirements/build.txt; }
 	@echo "installing the packages of requirements/run.txt"

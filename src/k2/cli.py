@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
@@ -72,6 +72,18 @@ class Output:
 _TEXT = Output()
 
 
+def _not_empty(_type: Any, value: str) -> None:
+    if not value.strip():
+        raise ValueError("expected one SQL statement")
+
+
+RATE_MAX = 50_000
+COLUMNS_ABREAST_MAX = 8
+"""Rows with more columns are printed one below the other."""
+
+Port = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))]
+
+
 @app.command
 def up(
     *,
@@ -79,15 +91,15 @@ def up(
     stream: Literal["aggTrade", "trade"] | None = None,
     exchange: Literal["auto", "binance", "built-in"] = "auto",
     tape: Path | None = None,
-    speed: str = "1",
+    speed: str | None = None,
     rate: float = 100.0,
     run_for: Annotated[str | None, Parameter(name=["--for"])] = None,
     stack_only: Annotated[bool, _ONE_FLAG] = False,
-    kafka_port: int = 9092,
-    registry_port: int = 8081,
+    kafka_port: Port | None = None,
+    registry_port: Port | None = None,
     ports: Literal["fixed", "auto"] = "fixed",
     advertise: str | None = None,
-    advertised_port: int = 19092,
+    advertised_port: Port | None = None,
     state_dir: Path | None = None,
 ) -> int:
     """Start everything on this machine and watch trades arrive in the lake.
@@ -104,34 +116,47 @@ def up(
         stream: aggTrade or trade (BINANCE_STREAM).
         exchange: auto, binance or built-in.
         tape: Play this recording instead of trading.
-        speed: How much faster than recorded: 1, 10, max.
+        speed: With --tape: how much faster than recorded: 1 (default), 10, max.
         rate: Trades per second of the built-in exchange, over all its symbols.
         run_for: Stop by itself after so long: 60s, 5m, 1h.
         stack_only: Only Kafka and the registry.
-        kafka_port: Kafka's port.
-        registry_port: The registry's port.
-        ports: auto picks free ports for everything, so that stacks live side by side.
+        kafka_port: Kafka's port (default 9092).
+        registry_port: The registry's port (default 8081).
+        ports: auto picks a free port for all that are not given, so that stacks live side by side.
         advertise: Host by which containers reach this machine; adds a listener for them.
-        advertised_port: Port of that listener.
+        advertised_port: Port of that listener (default 19092).
         state_dir: Where everything is kept (K2_STATE_DIR, default var).
     """
-    from k2.local.up import UpOptions, run_up  # noqa: PLC0415 - `k2 --help` stays fast
+    from k2.local.stack import (  # noqa: PLC0415 - `k2 --help` stays fast
+        ADVERTISED_PORT,
+        KAFKA_PORT,
+        REGISTRY_PORT,
+    )
+    from k2.local.up import UpOptions, run_up  # noqa: PLC0415
 
+    auto = ports == "auto"
     settings = _settings({"symbols": symbols, "stream": stream, "state_dir": state_dir})
     if tape is not None and not tape.is_file():
         raise SettingsError(f"--tape {tape}: expected a recording, there is no such file")
+    if speed is not None and tape is None:
+        raise SettingsError(f"--speed {speed}: goes with --tape; --rate sets how much is traded")
+    if speed not in (None, "max") and not _is_positive(speed or ""):
+        raise SettingsError(f"--speed {speed}: expected a number above 0, or max")
+    if not 0 < rate <= RATE_MAX:
+        raise SettingsError(f"--rate {rate:g}: expected trades per second, above 0 to {RATE_MAX}")
     return run_up(
         UpOptions(
             settings=settings,
             symbols_given=symbols is not None,
-            kafka_port=None if ports == "auto" else kafka_port,
-            registry_port=None if ports == "auto" else registry_port,
+            kafka_port=kafka_port or (None if auto else KAFKA_PORT),
+            registry_port=registry_port or (None if auto else REGISTRY_PORT),
             advertise=advertise,
-            advertised_port=None if ports == "auto" else advertised_port,
+            advertised_port=advertised_port or (None if auto else ADVERTISED_PORT),
+            auto_ports=auto,
             stack_only=stack_only,
             exchange=exchange,
             tape=tape,
-            speed=speed,
+            speed=speed or "1",
             rate=rate,
             run_for_s=None if run_for is None else _duration_s(run_for),
         )
@@ -186,7 +211,7 @@ def verify(
 
 @app.command
 def query(
-    sql: str,
+    sql: Annotated[str, Parameter(validator=_not_empty)],
     *,
     lake: Path | None = None,
     state_dir: Path | None = None,
@@ -207,6 +232,9 @@ def query(
     answer = _reader(settings).run(sql)
     if output.as_json:
         _print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
+    elif len(answer.columns) > COLUMNS_ABREAST_MAX:
+        for row in answer.rows:
+            _print_table(["column", "value"], list(zip(answer.columns, row, strict=True)))
     else:
         _print_table(answer.columns, answer.rows)
     return ExitCode.CLEAN
@@ -215,7 +243,9 @@ def query(
 @app.command
 def tail(
     *,
-    count: Annotated[int, Parameter(name=["--count", "-n"])] = 10,
+    count: Annotated[
+        int, Parameter(name=["--count", "-n"], validator=validators.Number(gte=1))
+    ] = 10,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
     symbols: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     kafka_bootstrap: str | None = None,
@@ -467,7 +497,17 @@ def _settings(overrides: dict[str, Any]) -> Settings:
 def _session(overrides: dict[str, Any]) -> Settings:
     """Return the settings, with what ``k2 up`` ran last in this state directory as their file."""
     state_dir = load_settings({"state_dir": overrides.get("state_dir")}).state_dir
+    if overrides.get("kafka_bootstrap") or overrides.get("schema_registry_url"):
+        # Somebody names another Kafka or registry: what ran here has no say in its topics.
+        return load_settings(overrides)
     return load_settings(overrides, env_file=state_dir / SESSION_FILE)
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < 10**6
+    except ValueError:
+        return False
 
 
 def _duration_s(text: str) -> float:

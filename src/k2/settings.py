@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     stale_after_s: Seconds = Field(
         default=30.0,
         validation_alias="BINANCE_STALE_TIMEOUT",
-        description="Reconnect when no trade of any symbol came for so long; 0 never.",
+        description="Reconnect when neither a trade nor a server's ping came for so long; 0 never.",
     )
     batch_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=10_000,

@@ -84,6 +84,8 @@ class Session:
         """Failures since data last flowed."""
         self.connected_at_s = 0.0
         self.last_data_s = 0.0
+        self.last_ping_s = 0.0
+        """Written by the shell when the server's PING came: a quiet market is not a dead socket."""
         """Written by the shell at every trade: the one hot-path fact the session needs."""
         self.retry_at_s = 0.0
         self._limits = limits
@@ -104,7 +106,7 @@ class Session:
             return []
         if any(now_s - sent_s > self._limits.reply_within_s for sent_s in self._awaiting.values()):
             return [Close(1000, "health_check_timeout")]
-        silent_since_s = max(self.last_data_s, self.connected_at_s)
+        silent_since_s = max(self.last_data_s, self.last_ping_s, self.connected_at_s)
         if 0 < self._limits.stale_after_s < now_s - silent_since_s:
             return [Close(1000, "health_check_timeout")]
         actions = self._sendable(now_s)

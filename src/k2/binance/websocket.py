@@ -176,6 +176,7 @@ class Feed:
 
     def pinged(self) -> None:
         """Pass on that the server's heartbeat arrived."""
+        self.session.last_ping_s = time.monotonic()
         self._events.pinged()
 
     def refused(self, code: int, text: str) -> None:

@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka.admin import AdminClient
 
 from k2.binance.rest import RestClient
-from k2.errors import ReconcileError, RetryError, StopError
+from k2.errors import ReconcileError, StopError
 from k2.ingestion.shard import ShardSettings, ShardWriter
 from k2.ingestion.supervision import until_it_works
 from k2.kafka.encoding import SCHEMA_TEXT, VENUE, TradeEncoder, parse_schema
@@ -144,7 +144,7 @@ async def _listed_symbols(
         _log.info("symbols_kept", symbols=kept, why="recorded as active; leaving is explicit")
     listed = await until_it_works(_EXCHANGE, lambda: rest.symbols(symbols), fail_fast=fail_fast)
     absent = [name for name in symbols if name not in listed]
-    if unknown := [name for name in absent if name not in positions]:
+    if unknown := [name for name in settings.symbols if name in set(absent) - positions.keys()]:
         raise StopError(
             f"the exchange does not list {', '.join(unknown)}: mend BINANCE_SYMBOLS (--symbols)"
         )
@@ -202,8 +202,8 @@ async def _start_writer(
     position = {**starts, **(record.position or {})}
     if record.identity != identity or record.position != position:
         try:
-            await writer.write_identity(identity, position)
-        except (RetryError, ReconcileError) as exc:
+            await until_it_works("Kafka", lambda: writer.write_identity(identity, position))
+        except ReconcileError as exc:
             raise StopError(f"the identity could not be written: {exc}; start again") from exc
     writer.use(encoder, position)
 

@@ -323,7 +323,9 @@ class TopicArchive:
                 error_type=bad.error_type,
                 symbol=None,
             )
-        if landed.decoded.repeated:
+        if landed.decoded.repeated and self._writer.rereads:
+            _log.info("records_already_held", topic=self._topic, count=len(landed.decoded.repeated))
+        elif landed.decoded.repeated:
             _log.error(
                 "promise_broken",
                 topic=self._topic,

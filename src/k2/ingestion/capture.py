@@ -119,9 +119,10 @@ class Capture(FeedEvents):
         self._session.last_data_s = time.monotonic()
         writer = self._writer_of[message.symbol]
         if writer.full:
+            metrics.let_go.labels(message.symbol).inc()
             self._healers[message.symbol].wake()
             return None
-        duplicates = tape.duplicates
+        duplicates, released = tape.duplicates, tape.released
         placed = tape.offer(message)
         if placed:
             self._received[message.symbol].inc()
@@ -129,6 +130,8 @@ class Capture(FeedEvents):
             metrics.last_message_timestamp.set(recv_ts_ns / 1e9)
         elif tape.duplicates > duplicates:
             self._duplicates.inc()
+        elif tape.released > released:
+            metrics.let_go.labels(message.symbol).inc()
         else:
             self._received[message.symbol].inc()
             self._healers[message.symbol].wake()
@@ -224,6 +227,7 @@ async def run_capture(settings: Settings, stop: asyncio.Event, *, fail_fast: boo
             stopping.cancel()
             if not starting.done():
                 starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
                 return ExitCode.CLEAN
             return await Capture(settings, starting.result(), rest, dead_letters).run(stop)
     finally:

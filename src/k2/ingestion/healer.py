@@ -22,6 +22,9 @@ FAR_AHEAD = 100_000
 a symbol."""
 
 POLL_DELAY_S = 0.25
+POLL_DELAY_MAX_S = 5.0
+"""A hole REST cannot fill yet must not spend the weight that heals the other symbols."""
+
 FAILED_DELAY_S = 1.0
 REMIND_EVERY_S = 30.0
 
@@ -83,6 +86,7 @@ class SymbolHealer:
         symbol = self.tape.symbol
         first_id, began_s = self.tape.next_id, time.monotonic()
         lacking_since: tuple[int, float] | None = None
+        delay_s, reached_id = POLL_DELAY_S, first_id
         while True:
             page = await self._fetch_page()
             if page.more and page.lacking is None:
@@ -103,7 +107,10 @@ class SymbolHealer:
                 )
                 continue
             self._remind(began_s)
-            await asyncio.sleep(POLL_DELAY_S)
+            await asyncio.sleep(delay_s)
+            moved = self.tape.next_id != reached_id
+            delay_s = POLL_DELAY_S if moved else min(2 * delay_s, POLL_DELAY_MAX_S)
+            reached_id = self.tape.next_id
         if self.tape.next_id != first_id:
             _log.info(
                 "tape_caught_up",

@@ -3,6 +3,7 @@
 Rebuilding fences a running writer of the shard, which then stops: stop ``k2 stream`` first.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 
@@ -22,7 +23,7 @@ from k2.kafka.position import (
     encode_identity,
     encode_position,
 )
-from k2.kafka.positions import first_offset, read_gaps, read_shard, read_tail
+from k2.kafka.positions import end_offset, first_offset, read_gaps, read_shard, read_tail
 from k2.kafka.topics import TopicFacts, TopicNames, create_topics, describe_topics
 from k2.kafka.transaction import Record, ShardProducer
 from k2.lake.commit_plan import COVERAGE
@@ -31,6 +32,9 @@ from k2.lake.tables import open_catalog, require_table
 from k2.market import IdRange
 from k2.settings import Settings
 from k2.tape.coverage import Coverage
+
+WRITER_SHOWS_WITHIN_S = 1.5
+"""A running writer commits several times in this time, unless its market is quiet."""
 
 _log = structlog.get_logger()
 
@@ -73,6 +77,7 @@ def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
         StopError: If a symbol's tape may have ended in records that are gone, and no lake knows.
     """
     names, facts = _topics(settings)
+    _refuse_running_writer(settings, names, facts)
     rebuilt = []
     for shard in range(facts[names.trades].partitions):
         producer = _fencing_producer(settings, names, shard)
@@ -111,6 +116,7 @@ def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
     create_topics(admin, TopicNames.of(settings.topic_prefix), shards=settings.shards)
     names, facts = _topics(settings)
+    _refuse_running_writer(settings, names, facts)
     everything = lake_position(settings)
     partitions = facts[names.trades].partitions
     rebuilt = []
@@ -193,13 +199,33 @@ def position_from(
 def _topics(settings: Settings) -> tuple[TopicNames, dict[str, TopicFacts]]:
     names = TopicNames.of(settings.topic_prefix)
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
-    facts = describe_topics(admin, [names.trades, names.positions, names.gaps])
+    try:
+        facts = describe_topics(admin, [names.trades, names.positions, names.gaps])
+    except RetryError as exc:
+        raise RetryError(f"{settings.kafka_bootstrap}: {exc}") from exc
     if len(facts) < 3:
         raise RetryError(
             f"the topics of {names.trades} do not exist at {settings.kafka_bootstrap}: "
             "`k2 stream` creates them"
         )
     return names, facts
+
+
+def _refuse_running_writer(
+    settings: Settings, names: TopicNames, facts: Mapping[str, TopicFacts]
+) -> None:
+    """Refuse while positions are being written: rebuilding would fence that writer."""
+
+    def ends() -> list[int]:
+        return [
+            end_offset(settings.kafka_bootstrap, names.positions, shard)
+            for shard in range(facts[names.positions].partitions)
+        ]
+
+    before = ends()
+    time.sleep(WRITER_SHOWS_WITHIN_S)
+    if ends() != before:
+        raise StopError("a `k2 stream` is writing these positions right now: stop it first")
 
 
 def _fencing_producer(settings: Settings, names: TopicNames, shard: int) -> ShardProducer:
@@ -229,5 +255,4 @@ def _write(
             Record(names.positions, POSITION_KEY, encode_position(position)),
         ]
     )
-    _log.info("position_rebuilt", shard=producer.shard, symbols=len(position))
     return ShardShown(producer.shard, ShardRecord(identity, position))

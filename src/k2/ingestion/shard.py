@@ -201,24 +201,31 @@ class ShardWriter:
         """Say whether the batch landed, by reading the position back."""
         while time.monotonic() < self._drain_until_s:
             try:
-                found = (await self._run(self._take_over)).position or {}
+                return await self._run(lambda: self._regain(self.position, after)) == after
             except RetryError as exc:
                 _log.warning("position_read_waits", shard=self.settings.shard, reason=str(exc))
                 await asyncio.sleep(RETRY_DELAY_S)
-                continue
-            if found == after:
-                return True
-            if found == self.position:
-                return False
-            raise self._moved()
         return False
+
+    def _regain(self, *expected: Mapping[str, SymbolPosition]) -> Mapping[str, SymbolPosition]:
+        """Become the writer again, and return the position, which must be an expected one.
+
+        A look comes first: had another process written meanwhile, fencing it would end a healthy
+        writer for one that has lost its place.
+
+        Raises:
+            StopError: If the position is none of those.
+        """
+        for look in (self.glimpse, self._take_over):
+            found = look().position or {}
+            if found not in expected:
+                raise self._moved()
+        return found
 
     def _commit(self, batch: list[Item], after: Mapping[str, SymbolPosition]) -> None:
         if not self._producer.initialised:
             # While we had no producer another process may have written: its position says so.
-            found = self._take_over().position or {}
-            if found != self.position:
-                raise self._moved()
+            self._regain(self.position)
         names = self.settings.names
         records = [self._record(item) for item in batch]
         records.append(Record(names.positions, POSITION_KEY, encode_position(after)))

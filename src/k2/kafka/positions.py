@@ -97,6 +97,11 @@ def first_offset(bootstrap: str, topic: str, shard: int) -> int:
     return _watermarks(bootstrap, TopicPartition(topic, shard), isolation="read_uncommitted")[0]
 
 
+def end_offset(bootstrap: str, topic: str, shard: int) -> int:
+    """Return the offset behind the last record of a partition."""
+    return _watermarks(bootstrap, TopicPartition(topic, shard), isolation="read_uncommitted")[1]
+
+
 def read_gaps(bootstrap: str, *, gaps_topic: str, shard: int) -> list[tuple[str, IdRange]]:
     """Return symbol and ids of every gap a shard has declared, in the order it did."""
     gaps = []

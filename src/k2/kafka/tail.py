@@ -28,9 +28,15 @@ def tail_records(
     """
     topic = TopicNames.of(topic_prefix).trades
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
-    facts = describe_topics(admin, [topic])
+    try:
+        facts = describe_topics(admin, [topic])
+    except RetryError as exc:
+        raise RetryError(f"{bootstrap}: {exc}") from exc
     if topic not in facts:
-        raise RetryError(f"topic {topic} does not exist at {bootstrap}: start `k2 up`")
+        raise RetryError(
+            f"topic {topic} does not exist at {bootstrap}: nothing was recorded there, or "
+            "KAFKA_TOPIC_PREFIX differs"
+        )
     registry = Registry(registry_url)
     schemas: dict[int, Any] = {}
     consumer = Consumer(

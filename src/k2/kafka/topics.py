@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from k2.errors import RetryError, StopError
 
-ADMIN_TIMEOUT_S = 10.0
+ADMIN_TIMEOUT_S = 5.0
 
 # The whole tape stays in Kafka until the operator says otherwise; the lake is the long memory.
 _FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
@@ -126,4 +126,4 @@ def _metadata(admin: AdminClient) -> Any:
     try:
         return admin.list_topics(timeout=ADMIN_TIMEOUT_S)
     except KafkaException as exc:
-        raise RetryError(f"Kafka cannot be reached: {exc.args[0].str()}") from exc
+        raise RetryError(f"Kafka cannot be reached, is it running? ({exc.args[0].str()})") from exc

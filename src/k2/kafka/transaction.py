@@ -65,6 +65,7 @@ class ShardProducer:
             "log_level": 3,
         }
         self._keep_trying = keep_trying
+        self._began_s = 0.0
         self._producer: Producer | None = None
 
     def initialise(self) -> None:
@@ -75,6 +76,7 @@ class ShardProducer:
             StopError: If the broker refuses this transactional id for good.
         """
         self.destroy()
+        self._began_s = time.monotonic()
         producer = Producer(self._settings, logger=_LIBRARY_LOG)
         try:
             # Asked first because a connected producer initialises in 5-19 ms instead of 0.5-1 s.
@@ -83,7 +85,7 @@ class ShardProducer:
         except KafkaException as exc:
             reason = exc.args[0]
             if _fenced(reason):
-                raise self._lost_to_another(reason) from exc
+                raise self._fenced(reason) from exc
             raise RetryError(f"Kafka did not start a transaction: {reason.str()}") from exc
         self._producer = producer
 
@@ -98,6 +100,7 @@ class ShardProducer:
         producer = self._producer
         if producer is None:
             raise ReconcileError("this shard's producer is not initialised")
+        self._began_s = time.monotonic()
         try:
             producer.begin_transaction()
             for record in records:
@@ -163,9 +166,11 @@ class ShardProducer:
     def _abandon(self, producer: Producer, exc: KafkaException) -> None:
         """Abort what is open; return only if it is certain that nothing of it is visible."""
         reason = exc.args[0]
+        if reason.code() == KafkaError._FATAL:  # noqa: SLF001 - the library's own name
+            reason = _behind(producer, reason)
         if _fenced(reason):
             self.destroy()
-            raise self._lost_to_another(reason) from exc
+            raise self._fenced(reason) from exc
         if not reason.txn_requires_abort():
             self.destroy()
             raise ReconcileError(f"commit outcome unknown: {reason.str()}") from exc
@@ -178,16 +183,31 @@ class ShardProducer:
                     continue
                 self.destroy()
                 if _fenced(abort_reason):
-                    raise self._lost_to_another(abort_reason) from abort_exc
+                    raise self._fenced(abort_reason) from abort_exc
                 raise ReconcileError(f"abort outcome unknown: {abort_reason.str()}") from abort_exc
             return
 
-    def _lost_to_another(self, reason: KafkaError) -> StopError:
+    def _fenced(self, reason: KafkaError) -> ReconcileError | StopError:
+        open_s = time.monotonic() - self._began_s
+        if open_s > TRANSACTION_TIMEOUT_S:
+            # Kafka itself ends a transaction that was open for too long (we were paused, or the
+            # machine slept), and says the same. The position tells which of the two it was.
+            return ReconcileError(f"fenced after {open_s:.0f} s in one transaction: {reason.str()}")
         return StopError(
             f"another process became the writer of shard {self.shard} "
             f"({self._settings['transactional.id']}): {reason.str()}. "
             "Run one writer, or stop the other one first"
         )
+
+
+def _behind(producer: Producer, reason: KafkaError) -> KafkaError:
+    """Return what a fatal error stands for: ``produce`` says only that there is one."""
+    try:
+        producer.abort_transaction(CALL_TIMEOUT_S)
+    except KafkaException as exc:
+        told: KafkaError = exc.args[0]
+        return told
+    return reason
 
 
 def _fenced(reason: KafkaError) -> bool:

@@ -7,6 +7,8 @@ from rich.table import Table
 from k2.lake.proof import Proof
 
 REPORT_WIDTH = 120
+FULL_WIDTH = 100
+_NUMBERS_NARROW = ("ids", "first id", "last id", "declared", "missing", "duplicates")
 _NUMBERS = (
     *("ids", "distinct", "first id", "last id"),
     *("declared", "missing", "duplicates", "stream"),
@@ -16,24 +18,24 @@ _NUMBERS = (
 def show_proof(console: Console, proof: Proof) -> None:
     """Print a proof: a line per symbol, then the verdict."""
     table = Table(title="k2 verify", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("symbol", no_wrap=True)
-    for name in _NUMBERS:
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in proof.symbols:
-        share = f"{one.stream_rows / one.rows:.1%}"
-        table.add_row(
-            one.symbol,
-            f"{one.rows:,}",
-            f"{one.distinct:,}",
-            str(one.first_id),
-            str(one.last_id),
-            str(one.declared),
-            str(one.missing),
-            str(one.duplicates),
-            share,
-        )
     if not console.is_terminal:  # in a pipe or a log no digit is to be lost for want of width
         console = Console(file=console.file, width=REPORT_WIDTH)
+    numbers = _NUMBERS if console.width >= FULL_WIDTH else _NUMBERS_NARROW
+    table.add_column("symbol", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in proof.symbols:
+        cells = {
+            "ids": f"{one.rows:,}",
+            "distinct": f"{one.distinct:,}",
+            "first id": str(one.first_id),
+            "last id": str(one.last_id),
+            "declared": str(one.declared),
+            "missing": str(one.missing),
+            "duplicates": str(one.duplicates),
+            "stream": f"{one.stream_rows / one.rows:.1%}",
+        }
+        table.add_row(one.symbol, *(cells[name] for name in numbers))
     console.print(table)
     for one in proof.symbols:
         for ids in one.missing_ranges:

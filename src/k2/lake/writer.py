@@ -102,11 +102,19 @@ class TableWriter:
         self._decoder = decoder
         self._topic = topic
         self.name = name
+        self.rereads = from_first
+        """Whether records the table holds already are expected."""
         self._table = ensure_table(catalog, name)
         self.state = _state(self._table)
         self._table_offsets = self.state.offsets
         """What the table itself says; ``state`` differs from it after ``from_first``."""
         moved = self.state.topic not in ("", topic)
+        if moved and self.state.topic.partition("@")[0] != topic.partition("@")[0]:
+            raise StopError(
+                f"table {name} holds {self.state.topic.partition('@')[0]}, this topic is "
+                f"{topic.partition('@')[0]}: two tapes never share a lake. Name another one with "
+                "K2_LAKE_DIR"
+            )
         if from_first and (moved or name == "trades"):
             self.state = msgspec.structs.replace(self.state, offsets={}, topic=topic)
         elif moved:
@@ -189,11 +197,19 @@ class TableWriter:
 
     def _look(self, batch_id: str) -> Verdict:
         """Load the table again and read off it what became of the commit."""
+        self._reload()
+        return after_failure(_state(self._table), before=self._table_offsets, batch_id=batch_id)
+
+    def _reload(self) -> None:
+        """Load the table again, waiting for a catalog that is away.
+
+        Raises:
+            ReconcileError: If it stays away.
+        """
         deadline_s = time.monotonic() + LOOK_DEADLINE_S
         while True:
             try:
                 self._table = self._catalog.load_table(self._table.name())
-                break
             except _UNCLEAR as exc:
                 if time.monotonic() > deadline_s:
                     raise ReconcileError(
@@ -201,7 +217,8 @@ class TableWriter:
                         "the archive again when the catalog answers; the table decides"
                     ) from exc
                 time.sleep(LOOK_DELAY_S)
-        return after_failure(_state(self._table), before=self._table_offsets, batch_id=batch_id)
+            else:
+                return
 
     def _expire_snapshots(self) -> None:
         """Forget old snapshots once there are many; the files stay for the sweep.
@@ -222,7 +239,7 @@ class TableWriter:
         except _UNCLEAR as exc:
             # Housekeeping only: whatever became of it, the next load shows it.
             _log.warning("snapshots_not_expired", table=self.name, reason=str(exc)[:300])
-            self._table = self._catalog.load_table(self._table.name())
+            self._reload()
 
 
 def _state(table: Table) -> TableState:

@@ -1,6 +1,7 @@
 """The services of a local run: started as production starts them, started again when they die."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,15 @@ class Service:
         """Process id, None while it is down."""
         return self._child.pid if self._child is not None else None
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._child is not None and self._child.return_code is None
+
+    def said(self) -> str:
+        """Return the last lines of its log."""
+        return self._child.log_tail() if self._child is not None else ""
+
     async def start(self) -> None:
         """End what an earlier run left behind under this name, then start."""
         pid = await end_leftover(self.name, state_dir=self._state_dir, deadline_s=STOP_DEADLINE_S)
@@ -65,7 +75,8 @@ class Service:
                 )
             delay_s = min(RESTART_DELAY_MAX_S, RESTART_DELAY_MIN_S * 2**self._failures)
             how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
-            self._report(f"{self.name} {how}; starting it again")
+            why = f": {reason}" if code > 0 and (reason := last_reason(child.log_tail())) else ""
+            self._report(f"{self.name} {how}{why}; starting it again")
             await asyncio.sleep(delay_s)
             await self._spawn()
             self.restarts += 1
@@ -78,3 +89,15 @@ class Service:
     async def _spawn(self) -> None:
         self._child = await spawn(self._command, state_dir=self._state_dir)
         self._started_at_s = time.monotonic()
+
+
+def last_reason(log_tail: str) -> str:
+    """Return why a service says it ended: the reason in the last of its JSON log lines."""
+    for line in reversed(log_tail.splitlines()):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("level") == "error":
+            return str(event.get("reason", ""))
+    return ""

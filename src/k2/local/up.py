@@ -17,6 +17,7 @@ from rich.live import Live
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.supervision import ExitCode, stop_on_signals
+from k2.local.down import require_ours
 from k2.local.ports import remembered_ports, require_free
 from k2.local.processes import Command
 from k2.local.services import Service
@@ -44,6 +45,7 @@ class UpOptions:
     registry_port: int | None
     advertise: str | None
     advertised_port: int | None
+    auto_ports: bool
     stack_only: bool
     exchange: str
     tape: Path | None
@@ -91,12 +93,14 @@ class Run:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
+            self._say("stopped before anything was recorded")
             return ExitCode.CLEAN
         return await work
 
     _watching = False
 
     async def _run(self, stop: asyncio.Event) -> ExitCode:
+        require_ours(self._state_dir)
         if self._options.stack_only:
             return await self._run_stack_only(stop)
         venue, _ = await asyncio.gather(
@@ -117,6 +121,12 @@ class Run:
             self._say(
                 f"Kafka {_local(address.bootstrap)} and registry "
                 f"{_local(address.registry_url)} are ready ({self._elapsed()})"
+            )
+            self._write_session(
+                {
+                    "KAFKA_BOOTSTRAP": address.bootstrap,
+                    "SCHEMA_REGISTRY_URL": address.registry_url,
+                }
             )
             if address.advertised:
                 self._say(f"Kafka for containers: {address.advertised}")
@@ -163,11 +173,11 @@ class Run:
         if self._options.run_for_s is not None:
             asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
         places: dict[str, Path | str] = {
-            "lake": venue.lake_dir,
-            "logs": self._state_dir / "logs",
+            "lake": _from_here(venue.lake_dir),
+            "logs": _from_here(self._state_dir / "logs"),
             "metrics": f"http://localhost:{environ['K2_METRICS_PORT']}/metrics and "
             f"http://localhost:{environ['K2_ARCHIVE_METRICS_PORT']}/metrics",
-            "ask": 'k2 query "SELECT * FROM trades LIMIT 5" · k2 tail · k2 verify',
+            "ask": self._hints(),
         }
         try:
             await self._until(
@@ -183,6 +193,15 @@ class Run:
         await self._stop_services()
         complete = await asyncio.to_thread(observer.show_proof, self._console)
         return ExitCode.CLEAN if complete else ExitCode.FAILED
+
+    def _hints(self) -> str:
+        where = "" if self._settings.state_dir == Path("var") else f" --state-dir {self._state_dir}"
+        commands = (
+            "k2 verify",
+            "k2 tail",
+            'k2 query "SELECT symbol, count(*) FROM trades GROUP BY 1"',
+        )
+        return " · ".join(f"{command}{where}" for command in commands)
 
     async def _until(self, stop: asyncio.Event, watched: list[Awaitable[None]]) -> None:
         """Run the watchers until ``stop``; one that fails ends the run."""
@@ -223,10 +242,10 @@ class Run:
             argv += ["--tape", str(self._options.tape.absolute()), "--speed", self._options.speed]
         else:
             argv += ["--rate", f"{self._options.rate:g}"]
-        await self._start("exchange", tuple(argv), environ)
+        exchange = await self._start("exchange", tuple(argv), environ)
         environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{port}/ws"
         environ["BINANCE_REST_URL"] = f"http://127.0.0.1:{port}"
-        return await _listed_symbols(environ["BINANCE_REST_URL"])
+        return await _listed_symbols(environ["BINANCE_REST_URL"], exchange)
 
     def _environ(self, venue: Venue, address: StackAddress) -> dict[str, str]:
         """Return the environment of the services: ours, with this run's addresses in it."""
@@ -247,7 +266,7 @@ class Run:
         }
 
     def _metrics_ports(self) -> dict[str, int]:
-        if self._options.kafka_port is None:
+        if self._options.auto_ports:
             return remembered_ports(
                 self._state_dir / "ports.json",
                 ["metrics-stream", "metrics-archive"],
@@ -290,6 +309,7 @@ class Run:
                 *("BINANCE_SYMBOLS", "BINANCE_STREAM", "BINANCE_WS_URL", "BINANCE_REST_URL"),
                 *("KAFKA_BOOTSTRAP", "KAFKA_TOPIC_PREFIX", "SCHEMA_REGISTRY_URL", "K2_LAKE_DIR"),
             )
+            if name in environ
         ]
         text = "# Written by k2 up: what this state directory ran last.\n" + "\n".join(lines) + "\n"
         path = self._state_dir / SESSION_FILE
@@ -336,7 +356,7 @@ class Run:
         return f"{time.monotonic() - self._started_at_s:.1f} s"
 
 
-async def _listed_symbols(rest_url: str) -> list[str]:
+async def _listed_symbols(rest_url: str, exchange: Service) -> list[str]:
     """Return what the exchange lists, once it answers."""
     deadline_s = time.monotonic() + READY_DEADLINE_S
     async with aiohttp.ClientSession() as session:
@@ -346,9 +366,16 @@ async def _listed_symbols(rest_url: str) -> list[str]:
                     info = msgspec.json.decode(await reply.read())
                     return [row["symbol"] for row in info["symbols"]]
             except aiohttp.ClientConnectionError as exc:
-                if time.monotonic() > deadline_s:
-                    raise StopError("the built-in exchange does not answer; see its log") from exc
+                if time.monotonic() > deadline_s or not exchange.running:
+                    raise StopError(
+                        f"the built-in exchange does not answer: {exchange.said()}"
+                    ) from exc
             await asyncio.sleep(0.05)
+
+
+def _from_here(path: Path) -> Path:
+    """Return the path as the user would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _local(address: str) -> str:

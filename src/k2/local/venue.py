@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from k2.errors import StopError
 from k2.market import StreamKind
 from k2.settings import Settings
 
@@ -53,7 +54,9 @@ async def choose_venue(settings: Settings, *, wish: str, tape: Path | None) -> V
     configured = settings.ws_url != Settings.model_fields["ws_url"].default
     if wish != "built-in" and configured:
         said = f"the exchange at {settings.ws_url} (BINANCE_WS_URL)"
-        return _venue(VenueKind.CONFIGURED, settings.environment, said, settings)
+        # Another address of the same production ids is the same tape.
+        name = "" if settings.environment == "production" else settings.environment
+        return _venue(VenueKind.CONFIGURED, name, said, settings)
     if wish == "binance" or (wish == "auto" and await _answers(settings.rest_urls[0])):
         return _venue(VenueKind.BINANCE, "", "Binance, live", settings)
     why = "Binance cannot be reached from here" if wish == "auto" else "as asked"
@@ -70,10 +73,22 @@ def _venue(kind: VenueKind, name: str, said: str, settings: Settings) -> Venue:
     return Venue(
         kind=kind,
         topic_prefix=topic_prefix,
-        lake_dir=settings.lake_dir or state_dir / folder,
+        lake_dir=_lake_dir(settings, state_dir, folder, real=not name),
         exchange_dir=state_dir / f"exchange-{name or 'none'}",
         said=said,
     )
+
+
+def _lake_dir(settings: Settings, state_dir: Path, folder: str, *, real: bool) -> Path:
+    if settings.lake_catalog and not real:
+        raise StopError(
+            "K2_LAKE_CATALOG names a shared catalog: only Binance's own trades go there. Unset it, "
+            "or record with --exchange binance"
+        )
+    if settings.lake_dir is None:
+        return state_dir / folder
+    # A lake somebody named holds real trades; others get a folder inside it.
+    return settings.lake_dir if folder == "lake" else settings.lake_dir / folder
 
 
 async def _answers(rest_url: str) -> bool:

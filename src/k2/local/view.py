@@ -165,7 +165,7 @@ def render(watcher: Watcher, *, title: str, places: dict[str, Path | str]) -> Gr
             f"{view.rate(now_s):,.1f}",
             str(view.last_id or "…"),
             f"{view.lake_rows:,}",
-            f"{view.behind_s(wall_s):.1f}",
+            f"{view.behind_s(wall_s):.1f}" if view.seen else "…",
         )
     lines = [Text(f"{name:>9}  {place}", style="dim") for name, place in places.items()]
     return Group(table, *lines, Text("Ctrl-C stops everything and shows the proof.", style="dim"))
@@ -176,7 +176,8 @@ def line(watcher: Watcher) -> str:
     now_s, wall_s = time.monotonic(), time.time()
     parts = [
         f"{view.symbol} {view.price or '…'} {view.rate(now_s):.1f}/s id {view.last_id or '…'} "
-        f"lake {view.lake_rows:,} rows, {view.behind_s(wall_s):.1f} s behind"
+        f"lake {view.lake_rows:,} rows"
+        + (f", {view.behind_s(wall_s):.1f} s behind" if view.seen else "")
         for view in list(watcher.symbols.values())
     ]
     return " | ".join(parts)

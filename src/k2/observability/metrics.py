@@ -50,6 +50,11 @@ transaction_seconds = Histogram(
 shard_writer = Gauge("k2_shard_writer", "1 while this process writes the shard", ["shard"])
 holes_open = Gauge("k2_holes_open", "1 while the symbol waits for missing ids", ["symbol"])
 healed = Counter("k2_trades_healed", "Trades fetched by REST and written", ["symbol"])
+let_go = Counter(
+    "k2_trades_let_go",
+    "Trades not kept because ring or hold was full; they come back by REST",
+    ["symbol"],
+)
 gaps_declared = Counter("k2_gaps_declared", "Gap records written", ["symbol", "reason"])
 pending_trades = Gauge("binance_producer_queue_messages", "Trades waiting for their transaction")
 

@@ -20,6 +20,16 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
     previous_id: int | None
 
 
+def _told(trade: Trade) -> tuple[object, ...]:
+    return (
+        trade.price,
+        trade.quantity,
+        trade.first_trade_id,
+        trade.last_trade_id,
+        trade.taker_side,
+    )
+
+
 class SymbolTape:
     """The tape of one symbol, up to its next id.
 
@@ -72,6 +82,12 @@ class SymbolTape:
         else:
             self.released += 1
         return []
+
+    def correct(self, trade: Trade) -> None:
+        """Let the exchange's own record replace a held copy of this id that tells otherwise."""
+        held = self._held.get(trade.source_id)
+        if held is not None and _told(held) != _told(trade):
+            self._held[trade.source_id] = trade
 
     def declare(self, ids: IdRange) -> list[Placed]:
         """Pass over ``ids``, which no source can deliver; return what that sets free.

@@ -38,6 +38,9 @@ def place_page(tape: SymbolTape, rows: Sequence[Trade | BadRow]) -> PagePlaced:
     bad_rows: list[BadRow] = []
     for row in rows:
         if isinstance(row, Trade):
+            tape.correct(row)
+    for row in rows:
+        if isinstance(row, Trade):
             items += tape.offer(row)
         elif tape.next_id is None or row.source_id == tape.next_id:
             ids = IdRange(row.source_id, row.source_id)

@@ -233,6 +233,19 @@ def test_an_unknown_outcome_that_did_not_land_is_written_again(
     assert kafka.ids == [str(i) for i in range(1, 26)]
 
 
+def test_a_writer_that_lost_its_place_does_not_fence_the_one_that_took_it(
+    kafka: Kafka, start: Start, trade_of: TradeOf
+) -> None:
+    writer = start()
+    kafka.outcomes = ["unknown, lost"]
+    kafka.reads = ["moved"]
+    writer.append(_placed(trade_of, 1, 3))
+    with pytest.raises(StopError, match="position moved"):
+        _run(writer)
+    assert kafka.initialised == 1, "only where the test began"
+    assert kafka.ids == []
+
+
 def test_a_position_that_cannot_be_read_is_asked_for_until_it_can(
     kafka: Kafka, start: Start, trade_of: TradeOf
 ) -> None:

@@ -179,6 +179,26 @@ def test_a_producer_fenced_while_it_aborts_stops(start: Start) -> None:
     assert not shard.initialised
 
 
+def test_a_fatal_error_in_a_long_batch_is_asked_what_it_stands_for(start: Start) -> None:
+    # Fenced while producing, the library says only that something was fatal.
+    anonymous = KafkaError(KafkaError._FATAL, "fatal", fatal=True)
+    shard = start(produce=[None, anonymous], abort=[FENCED])
+    with pytest.raises(StopError, match="another process became the writer"):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+
+
+def test_a_fence_after_a_transaction_that_was_open_too_long_may_be_kafkas_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = start(commit=[FENCED])
+    clock = iter([0.0, 0.0, 61.0, 61.0])
+    monkeypatch.setattr("k2.kafka.transaction.time.monotonic", lambda: next(clock, 61.0))
+    with pytest.raises(ReconcileError, match="61 s in one transaction"):
+        shard.commit(RECORDS)
+    assert not shard.initialised
+
+
 def test_a_commit_that_waits_ends_when_told_to_stop_trying(start: Start) -> None:
     answers = [True, True, False]
     shard = start(keep_trying=lambda: answers.pop(0), commit=[TIMED_OUT] * 9)

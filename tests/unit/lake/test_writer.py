@@ -213,13 +213,22 @@ def test_a_topic_made_anew_is_refused_until_the_operator_says_so(
     _writer(catalog, decoder).write([value_of(1), value_of(2)], offsets={0: 900})
     with pytest.raises(StopError, match="k2 archive --from-first"):
         _writer(catalog, decoder, topic="market.crypto.trades.binance@id2")
-    writer = TableWriter(catalog, "trades", decoder, topic="t@id2", from_first=True)
+    made_anew = "market.crypto.trades.binance@id2"
+    writer = TableWriter(catalog, "trades", decoder, topic=made_anew, from_first=True)
     assert writer.state.offsets == {}
     broken.then((False, CommitFailedException("409")))
     landed = writer.write([value_of(2), value_of(3)], offsets={0: 2})
     assert (landed.rows, len(landed.decoded.repeated)) == (1, 1)
     assert _ids(catalog) == [1, 2, 3]
-    assert _writer(catalog, decoder, topic="t@id2").state.offsets == {0: 2}
+    assert _writer(catalog, decoder, topic=made_anew).state.offsets == {0: 2}
+
+
+def test_a_table_never_takes_another_topics_trades_whatever_the_operator_says(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    _writer(catalog, decoder).write([value_of(1)], offsets={0: 1})
+    with pytest.raises(StopError, match="K2_LAKE_DIR"):
+        TableWriter(catalog, "trades", decoder, topic="simulated.binance@x", from_first=True)
 
 
 def test_a_table_another_program_wrote_to_is_refused(
