@@ -49,8 +49,10 @@ app.command(
     name="exchange",
     help="Run the built-in exchange: Binance's streams and REST on one local port.",
 )
-schema = App(name="schema", help="The trade schema and the registry.")
-positions = App(name="positions", help="Where each tape ends, and how to rebuild that.")
+schema = App(name="schema", help="The trade schema and the registry.", help_epilogue="")
+positions = App(
+    name="positions", help="Where each tape ends, and how to rebuild that.", help_epilogue=""
+)
 app.command(schema)
 app.command(positions)
 
@@ -84,7 +86,7 @@ COLUMNS_ABREAST_MAX = 8
 Port = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))]
 
 
-@app.command
+@app.command(help_epilogue="")
 def up(
     *,
     symbols: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
@@ -163,7 +165,7 @@ def up(
     )
 
 
-@app.command
+@app.command(help_epilogue="")
 def down(*, delete: Annotated[bool, _ONE_FLAG] = False, state_dir: Path | None = None) -> int:
     """Stop what a killed `k2 up` left running; with --delete remove its data too.
 
@@ -179,7 +181,7 @@ def down(*, delete: Annotated[bool, _ONE_FLAG] = False, state_dir: Path | None =
     return run_down(settings.state_dir, delete=delete)
 
 
-@app.command
+@app.command(help_epilogue="")
 def verify(
     *,
     symbols: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
@@ -209,7 +211,7 @@ def verify(
     return ExitCode.CLEAN if proof.complete else ExitCode.FAILED
 
 
-@app.command
+@app.command(help_epilogue="")
 def query(
     sql: Annotated[str, Parameter(validator=_not_empty)],
     *,
@@ -240,7 +242,7 @@ def query(
     return ExitCode.CLEAN
 
 
-@app.command
+@app.command(help_epilogue="")
 def tail(
     *,
     count: Annotated[

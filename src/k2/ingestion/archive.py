@@ -38,6 +38,7 @@ RECORDS_PER_POLL = 10_000
 HELD_FLUSHES_MAX = 2
 DRAIN_DEADLINE_S = 3.0
 QUIET_POLLS = 2
+REMIND_EVERY_S = 30.0
 
 _log = structlog.get_logger()
 
@@ -223,6 +224,7 @@ class TopicArchive:
         self._values: list[bytes | None] = []
         self._bytes = 0
         self._flushed_at_s = 0.0
+        self._remind_at_s = 0.0
         self._next: dict[int, int] = {}
         self._consumer = Consumer(
             {
@@ -234,7 +236,7 @@ class TopicArchive:
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": 1,
                 "fetch.wait.max.ms": 100,
-                "log_level": 3,
+                "log_level": 2,  # what goes wrong comes as an event, see _judge
             }
         )
         starts = [
@@ -350,7 +352,10 @@ class TopicArchive:
             )
         if problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StopError(f"topic {self._topic} was deleted while it was being archived")
-        _log.debug("kafka_read_waits", topic=self._topic, reason=problem.str())
+        now_s = time.monotonic()
+        if problem.code() == KafkaError._ALL_BROKERS_DOWN and now_s >= self._remind_at_s:  # noqa: SLF001
+            self._remind_at_s = now_s + REMIND_EVERY_S
+            _log.warning("Kafka cannot be reached", topic=self._topic, reason=problem.str())
 
 
 def _readable(value: bytes) -> dict[str, Any]:

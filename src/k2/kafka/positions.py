@@ -130,6 +130,7 @@ def _read(
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "fetch.queue.backoff.ms": 1,
+            "log_level": 2,  # what goes wrong is said by the caller, in its own words
         }
     )
     try:
@@ -164,6 +165,7 @@ def _watermarks(bootstrap: str, partition: TopicPartition, *, isolation: str) ->
             "bootstrap.servers": bootstrap,
             "group.id": "k2-positions-reader",
             "isolation.level": isolation,
+            "log_level": 2,
         }
     )
     try:

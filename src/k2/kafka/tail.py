@@ -46,6 +46,7 @@ def tail_records(
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
+            "log_level": 2,
         }
     )
     try:
