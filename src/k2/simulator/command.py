@@ -17,6 +17,11 @@ from k2.simulator.exchange import Exchange, parse_speed
 app = cyclopts.App(
     name="exchange",
     help="Run the built-in exchange: Binance's trade streams and REST on one local port.",
+    help_epilogue=(
+        "Examples:\n\n"
+        "  k2 exchange --rate 500 --data-dir var/exchange\n\n"
+        "  k2 exchange --tape btcusdt.ndjson.gz --speed 10"
+    ),
 )
 
 
