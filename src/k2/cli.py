@@ -15,9 +15,8 @@ from rich.table import Table
 from k2 import __version__
 from k2.errors import K2Error
 from k2.ingestion.supervision import ExitCode
-from k2.settings import Settings, SettingsError, load_settings
+from k2.settings import SESSION_FILE, Settings, SettingsError, load_settings
 
-SESSION_FILE = "k2.env"
 _ONE_FLAG = Parameter(negative="")
 
 app = App(
@@ -137,7 +136,7 @@ def up(
     from k2.local.up import UpOptions, run_up  # noqa: PLC0415
 
     auto = ports == "auto"
-    settings = _settings({"symbols": symbols, "stream": stream, "state_dir": state_dir})
+    settings = load_settings({"symbols": symbols, "stream": stream, "state_dir": state_dir})
     if tape is not None and not tape.is_file():
         raise SettingsError(f"--tape {tape}: expected a recording, there is no such file")
     if speed is not None and tape is None:
@@ -177,7 +176,7 @@ def down(*, delete: Annotated[bool, _ONE_FLAG] = False, state_dir: Path | None =
     """
     from k2.local.down import run_down  # noqa: PLC0415 - `k2 --help` stays fast
 
-    settings = _settings({"state_dir": state_dir})
+    settings = load_settings({"state_dir": state_dir})
     return run_down(settings.state_dir, delete=delete)
 
 
@@ -490,10 +489,6 @@ def _reader(settings: Settings) -> Any:
         lake_dir=settings.lake_path, catalog_name=settings.lake_catalog, create=False
     )
     return LakeReader(catalog)
-
-
-def _settings(overrides: dict[str, Any]) -> Settings:
-    return load_settings(overrides)
 
 
 def _session(overrides: dict[str, Any]) -> Settings:

@@ -23,6 +23,9 @@ from pydantic_settings import (
 from k2.errors import K2Error
 from k2.market import StreamKind
 
+SESSION_FILE = "k2.env"
+"""In the state directory: what ``k2 up`` ran last there, as the file layer of reading commands."""
+
 OUR_PREFIXES = ("BINANCE_", "K2_")
 
 # Read elsewhere: the jar cache of the local stack, and a deployment's own bookkeeping.

@@ -113,10 +113,9 @@ def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trad
             *(row.time, row.is_buyer_maker, row.is_best_match),
         )
     source_id, price, quantity, first, last, time, buyer_is_maker, best_match = fields
-    original = {**msgspec.to_builtins(row), "s": symbol}
-    if is_void(price=price, quantity=quantity, first_trade_id=first):
-        return BadRow(source_id, "void", "Invalid field: the exchange voided this row", original)
     try:
+        if is_void(price=price, quantity=quantity, first_trade_id=first):
+            raise RejectError("Invalid field: the exchange voided this row", error_type="void")
         first, last = fills(first_id=first, last_id=last)
         return Trade(
             symbol=symbol,
@@ -133,6 +132,7 @@ def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trad
             origin=Origin.HEALED,
         )
     except RejectError as exc:
+        original = {**msgspec.to_builtins(row), "s": symbol}
         return BadRow(source_id, exc.error_type, str(exc), original)
 
 

@@ -121,9 +121,6 @@ async def _archive_until(
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
     registry = Registry(settings.schema_registry_url)
 
-    def find_topics() -> dict[str, TopicFacts]:
-        return topic_facts(admin, names)
-
     def known_schema(schema_id: int) -> str | None:
         text = registry.schema_text(schema_id)
         if text is None and registry.latest(names.subject) is None:
@@ -137,7 +134,7 @@ async def _archive_until(
     async def prepare() -> list[TopicArchive]:
         facts = await until_it_works(
             f"Kafka at {settings.kafka_bootstrap}",
-            lambda: asyncio.to_thread(find_topics),
+            lambda: asyncio.to_thread(topic_facts, admin, names),
             fail_fast=fail_fast,
         )
         return await until_it_works(

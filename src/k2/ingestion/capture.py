@@ -126,7 +126,7 @@ class Capture(FeedEvents):
         placed = tape.offer(message)
         if placed:
             self._received[message.symbol].inc()
-            writer.append(list(placed))
+            writer.append(placed)
             metrics.last_message_timestamp.set(recv_ts_ns / 1e9)
         elif tape.duplicates > duplicates:
             self._duplicates.inc()

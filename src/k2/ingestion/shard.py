@@ -7,9 +7,10 @@ an unknown outcome the position is read back and decides.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import structlog
@@ -59,12 +60,7 @@ class ShardSettings:
 class ShardWriter:
     """Commits one shard's ring, batch by batch. All Kafka calls run on one thread of its own."""
 
-    def __init__(
-        self,
-        settings: ShardSettings,
-        *,
-        on_committed: Callable[[list[Item]], None] = lambda _batch: None,
-    ) -> None:
+    def __init__(self, settings: ShardSettings) -> None:
         """Prepare; nothing is contacted before ``take_over``."""
         self.settings = settings
         self.position: dict[str, SymbolPosition] = {}
@@ -74,7 +70,6 @@ class ShardWriter:
         self._closing = False
         self._drain_until_s = float("inf")
         self._encoder: TradeEncoder | None = None
-        self._on_committed = on_committed
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"shard-{settings.shard}")
         self._producer = ShardProducer(
             bootstrap=settings.bootstrap,
@@ -125,7 +120,7 @@ class ShardWriter:
         self._encoder = encoder
         self.position = dict(position)
 
-    def append(self, items: list[Item]) -> None:
+    def append(self, items: Iterable[Item]) -> None:
         """Queue items, in tape order, for the next transaction."""
         self._ring.extend(items)
         self._arrived.set()
@@ -171,11 +166,11 @@ class ShardWriter:
             await asyncio.sleep(min(left_s, 0.01))
 
     async def _commit_once(self) -> None:
-        count = min(len(self._ring), self.settings.batch_size)
-        batch = [self._ring[index] for index in range(count)]
-        after = position_after(self.position, batch)
+        # Not by index: a deque walks to each one.
+        batch = list(islice(self._ring, self.settings.batch_size))
         if not batch:
             return
+        after = position_after(self.position, batch)
         began_s = time.monotonic()
         try:
             await self._run(lambda: self._commit(batch, after))
@@ -191,11 +186,10 @@ class ShardWriter:
                 await asyncio.sleep(RETRY_DELAY_S)
                 return
         self.position = after
-        for _ in range(count):
+        for _ in batch:
             self._ring.popleft()
         metrics.transaction_seconds.observe(time.monotonic() - began_s)
         self._count(batch)
-        self._on_committed(batch)
 
     async def _reconcile(self, after: Mapping[str, SymbolPosition]) -> bool:
         """Say whether the batch landed, by reading the position back."""

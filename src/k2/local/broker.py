@@ -6,7 +6,6 @@ Source of the settings: ``docs/adr/0002-local-stack-from-wheels-and-jars.md``.
 import asyncio
 import base64
 import os
-import signal
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from k2.errors import RetryError, StopError
 from k2.local.jars import Installation
 from k2.local.java import JavaProgram, java_environ, java_options
 from k2.local.ports import ANY_ADDRESS, LOOPBACK
-from k2.local.processes import Child, Command, spawn
+from k2.local.processes import Child, Command, spawn_ready
 
 BROKER = "kafka"
 _READY_DEADLINE_S = 60.0
@@ -165,21 +164,15 @@ async def start_broker(
     format_data_dir(config.data_dir, kafka_version=kafka_version)
     properties_path = config.data_dir.with_name(f"{config.data_dir.name}.properties")
     properties_path.write_text(server_properties(config), encoding="utf-8")
-    child = await spawn(
+    return await spawn_ready(
         Command(
             name=program.name,
             argv=program.argv(str(properties_path), jvm_options=jvm_options),
             environ=java_environ(os.environ, {}),
         ),
         state_dir=state_dir,
+        wait_ready=lambda child: _wait_ready(config, child),
     )
-    try:
-        await _wait_ready(config, child)
-    except BaseException:
-        child.signal(signal.SIGKILL)
-        await child.wait()
-        raise
-    return child
 
 
 async def _wait_ready(config: BrokerConfig, child: Child) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +140,24 @@ async def spawn(command: Command, *, state_dir: Path) -> Child:
     temporary.write_text(json.dumps(record), encoding="utf-8")
     temporary.replace(pid_path)
     return Child(command.name, process=process, log_path=log_path, pid_path=pid_path)
+
+
+async def spawn_ready(
+    command: Command, *, state_dir: Path, wait_ready: Callable[[Child], Awaitable[None]]
+) -> Child:
+    """Start a child and return it once it is ready; one that does not become so is killed.
+
+    Raises:
+        Exception: Whatever ``wait_ready`` raised; the child does not run then.
+    """
+    child = await spawn(command, state_dir=state_dir)
+    try:
+        await wait_ready(child)
+    except BaseException:
+        child.signal(signal.SIGKILL)
+        await child.wait()
+        raise
+    return child
 
 
 def find_leftover(name: str, *, state_dir: Path) -> psutil.Process | None:

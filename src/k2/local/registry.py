@@ -5,7 +5,6 @@ It answers below ``/apis/ccompat/v7``; ``registry_proxy`` puts that at the root.
 
 import asyncio
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -17,7 +16,7 @@ from k2.errors import RetryError, StopError
 from k2.local.jars import Installation
 from k2.local.java import JavaProgram, java_environ, java_options
 from k2.local.ports import LOOPBACK
-from k2.local.processes import Child, Command, spawn
+from k2.local.processes import Child, Command, spawn_ready
 
 REGISTRY = "registry"
 CONFLUENT_PREFIX = "/apis/ccompat/v7"
@@ -95,7 +94,7 @@ async def start_registry(
         RetryError: If it ends or does not answer in time; it does not run then.
     """
     config.data_dir.mkdir(parents=True, exist_ok=True)
-    child = await spawn(
+    return await spawn_ready(
         Command(
             name=program.name,
             argv=program.argv(jvm_options=jvm_options),
@@ -103,14 +102,8 @@ async def start_registry(
             cwd=config.data_dir,
         ),
         state_dir=state_dir,
+        wait_ready=lambda child: _wait_ready(config, child),
     )
-    try:
-        await _wait_ready(config, child)
-    except BaseException:
-        child.signal(signal.SIGKILL)
-        await child.wait()
-        raise
-    return child
 
 
 async def _wait_ready(config: RegistryConfig, child: Child) -> None:

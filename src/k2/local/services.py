@@ -23,18 +23,12 @@ class Service:
     def __init__(self, command: Command, *, state_dir: Path, report: Callable[[str], None]) -> None:
         """Describe it; nothing runs before ``start``."""
         self.name = command.name
-        self.restarts = 0
         self._command = command
         self._state_dir = state_dir
         self._report = report
         self._child: Child | None = None
         self._started_at_s = 0.0
         self._failures = 0
-
-    @property
-    def pid(self) -> int | None:
-        """Process id, None while it is down."""
-        return self._child.pid if self._child is not None else None
 
     @property
     def running(self) -> bool:
@@ -79,7 +73,6 @@ class Service:
             self._report(f"{self.name} {how}{why}; starting it again")
             await asyncio.sleep(delay_s)
             await self._spawn()
-            self.restarts += 1
 
     async def stop(self) -> int | None:
         """End it, and kill it if it does not; return its exit code."""

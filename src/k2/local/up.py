@@ -23,12 +23,11 @@ from k2.local.processes import Command
 from k2.local.services import Service
 from k2.local.stack import Stack, StackAddress
 from k2.local.venue import Venue, VenueKind, choose_venue
-from k2.settings import Settings
+from k2.settings import SESSION_FILE, Settings
 
 if TYPE_CHECKING:
     from k2.local.observer import Observer
 
-SESSION_FILE = "k2.env"
 LINE_EVERY_S = 5.0
 VIEW_PER_S = 4
 READY_DEADLINE_S = 20.0
@@ -64,6 +63,7 @@ class Run:
         self._console = console
         self._state_dir = options.settings.state_dir.absolute()
         self._services: list[Service] = []
+        self._watching = False
         self._stack = Stack(
             state_dir=self._state_dir,
             kafka_port=options.kafka_port,
@@ -97,8 +97,6 @@ class Run:
             return ExitCode.CLEAN
         return await work
 
-    _watching = False
-
     async def _run(self, stop: asyncio.Event) -> ExitCode:
         require_ours(self._state_dir)
         if self._options.stack_only:
@@ -118,10 +116,7 @@ class Run:
     async def _run_stack_only(self, stop: asyncio.Event) -> ExitCode:
         async with self._stack as stack:
             address = stack.address
-            self._say(
-                f"Kafka {_local(address.bootstrap)} and registry "
-                f"{_local(address.registry_url)} are ready ({self._elapsed()})"
-            )
+            self._say_ready(address)
             self._write_session(
                 {
                     "KAFKA_BOOTSTRAP": address.bootstrap,
@@ -158,17 +153,13 @@ class Run:
             await self._start("stream", (sys.executable, capture), environ)
         finally:
             await stack
-        self._say(
-            f"Kafka {_local(address.bootstrap)} and registry "
-            f"{_local(address.registry_url)} are ready ({self._elapsed()})"
-        )
+        self._say_ready(address)
         return environ, symbols
 
     async def _record(
         self, venue: Venue, environ: dict[str, str], symbols: list[str], stop: asyncio.Event
     ) -> ExitCode:
         observer = await asyncio.to_thread(self._observe, venue, environ, symbols)
-        watcher = observer.watcher
         self._watching = True
         if self._options.run_for_s is not None:
             asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
@@ -189,7 +180,7 @@ class Run:
                 ],
             )
         finally:
-            watcher.stop()
+            observer.watcher.stop()
         await self._stop_services()
         complete = await asyncio.to_thread(observer.show_proof, self._console)
         return ExitCode.CLEAN if complete else ExitCode.FAILED
@@ -278,12 +269,12 @@ class Run:
         }
 
     async def _check_ports(self) -> None:
+        ports = self._metrics_ports()
         for name, variable in (
             ("metrics-stream", "K2_METRICS_PORT"),
             ("metrics-archive", "K2_ARCHIVE_METRICS_PORT"),
         ):
-            port = self._metrics_ports()[name]
-            if port:
+            if port := ports[name]:
                 await asyncio.to_thread(require_free, port, purpose="/metrics", flag=variable)
 
     def _observe(self, venue: Venue, environ: dict[str, str], symbols: list[str]) -> "Observer":
@@ -351,6 +342,12 @@ class Run:
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _say_ready(self, address: StackAddress) -> None:
+        self._say(
+            f"Kafka {_local(address.bootstrap)} and registry "
+            f"{_local(address.registry_url)} are ready ({self._elapsed()})"
+        )
 
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._started_at_s:.1f} s"

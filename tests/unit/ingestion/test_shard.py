@@ -336,13 +336,9 @@ def test_taking_over_fences_first_and_reads_then(kafka: Kafka, start: Start) -> 
     assert kafka.initialised == before + 1
 
 
-def test_committed_batches_are_told_in_order(
-    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, trade_of: TradeOf
-) -> None:
-    told: list[Any] = []
+def test_batches_of_real_records_are_committed_in_order(kafka: Kafka, trade_of: TradeOf) -> None:
     writer = ShardWriter(
-        ShardSettings(shard=0, bootstrap="k", names=NAMES, batch_size=2, batch_timeout_s=0.0),
-        on_committed=told.append,
+        ShardSettings(shard=0, bootstrap="k", names=NAMES, batch_size=2, batch_timeout_s=0.0)
     )
     writer._producer.initialise()
     encoder = TradeEncoder(
@@ -357,4 +353,6 @@ def test_committed_batches_are_told_in_order(
     items = _placed(trade_of, 1, 3)
     writer.append(items)
     _run(writer)
-    assert told == [items[:2], items[2:]]
+    told = [record.value for record in kafka.records if record.topic == NAMES.trades]
+    assert told == [encoder.encode(item) for item in items if isinstance(item, Placed)]
+    assert kafka.transactions == [2 + 1, 1 + 1], "each with its position"
