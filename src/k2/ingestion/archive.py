@@ -182,8 +182,14 @@ async def _archive_until(
 def _turn(archives: list["TopicArchive"]) -> None:
     _poll(archives)
     if any(one.due for one in archives):
-        for one in archives:
-            one.flush()
+        _flush(archives)
+
+
+def _flush(archives: list["TopicArchive"]) -> None:
+    """Gaps first; while their table cannot take them, the trades behind them wait too."""
+    for one in archives:
+        if not one.flush():
+            return
 
 
 def _poll(archives: list["TopicArchive"]) -> int:
@@ -197,8 +203,7 @@ def _drain(archives: list["TopicArchive"]) -> None:
     quiet = 0
     while quiet < QUIET_POLLS and time.monotonic() < deadline_s:
         quiet = 0 if _poll(archives) else quiet + 1
-    for one in archives:
-        one.flush()
+    _flush(archives)
 
 
 class TopicArchive:
@@ -284,14 +289,16 @@ class TopicArchive:
             self._next[message.partition() or 0] = (message.offset() or 0) + 1
         return len(messages)
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Commit the batch to the table; where nothing happened keep it for the next turn.
+
+        Returns whether the batch is in the table (or there was none).
 
         Raises:
             ReconcileError: If nobody can say what became of the commit; the next start looks.
         """
         if not self._values:
-            return
+            return True
         began_s = time.monotonic()
         try:
             landed = self._writer.write(self._values, offsets=self._next)
@@ -299,11 +306,12 @@ class TopicArchive:
             metrics.table_commit_failures.labels(self._writer.name, "retry").inc()
             _log.warning("table_commit_waits", table=self._writer.name, reason=str(exc))
             time.sleep(0.5)
-            return
+            return False
         took_s = time.monotonic() - began_s
         self._flushed_at_s = began_s
         self._report(landed, took_s)
         self._values, self._bytes, self._next = [], 0, {}
+        return True
 
     def close(self) -> None:
         """Let go of Kafka."""
