@@ -8,7 +8,6 @@ import contextlib
 import json
 import math
 import os
-import random
 import time
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +19,13 @@ from k2.errors import StopError
 from k2.market import StreamKind
 from k2.simulator.config import ExchangeConfig
 from k2.simulator.control import ControlServer
+from k2.simulator.database import Database
 from k2.simulator.faults import FaultPlan
-from k2.simulator.generated import GeneratedTape, Tape
+from k2.simulator.floor import TradingFloor
 from k2.simulator.ledger import Ledger
-from k2.simulator.listing import Listing, select
-from k2.simulator.matching import Market
-from k2.simulator.recording import RecordingSummary, RecordingTape, play, read_lines, summarise
-from k2.simulator.rest import DatabaseLag, RestServer
+from k2.simulator.listing import Listing
+from k2.simulator.recording import RecordingSummary
+from k2.simulator.rest import RestServer
 from k2.simulator.websocket import StreamServer
 
 ADDRESS_FILE_NAME = "address.json"
@@ -45,12 +44,10 @@ class Exchange:
 
     def __init__(self, config: ExchangeConfig) -> None:
         self.config = config
-        self.recording: RecordingSummary | None = None
         self.port = 0
         self._trading = True
         self._faults = FaultPlan()
         self._streams = StreamServer(config)
-        self._lag = DatabaseLag(config.rest_delay_s)
         self._stack = contextlib.AsyncExitStack()
         self._finished = asyncio.Event()
 
@@ -72,7 +69,12 @@ class Exchange:
     @property
     def listings(self) -> dict[str, Listing]:
         """The symbols listed, by name."""
-        return self._listings
+        return self.floor.listings
+
+    @property
+    def recording(self) -> RecordingSummary | None:
+        """What is played, if it is not generated."""
+        return self.floor.recording
 
     @property
     def streams(self) -> StreamServer:
@@ -106,16 +108,6 @@ class Exchange:
                 newest.setdefault(symbol, {})[kind.value] = ids.last_id
         return newest
 
-    def drop_connections(self, *, how: str) -> int:
-        """End every connection: ``close`` sends a close frame first, ``abort`` does not."""
-        connections = list(self._streams.connections)
-        for connection in connections:
-            if how == "close":
-                connection.end("dropped", code=1001, reason="")
-            else:
-                connection.abort("dropped")
-        return len(connections)
-
     async def wait_failed(self) -> None:
         """Wait until the tape cannot go on.
 
@@ -144,21 +136,16 @@ class Exchange:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
-        if config.tape is not None:
-            self.recording = summarise(config.tape)
-        self._listings = self._listed()
+        self.floor = TradingFloor(config)
         self.ledger = stack.enter_context(Ledger.write(config.data_dir))
-        self._tape = self._make_tape()
+        self.floor.open(self.ledger)
+        self.database = Database(self.ledger, delay_s=config.rest_delay_s)
         app = web.Application()
         self._streams.add_routes(app)
         RestServer(
-            config,
-            listings=self._listings,
-            ledger=self.ledger,
-            lag=self._lag,
-            faults=self._faults,
+            config, listings=self.listings, database=self.database, faults=self._faults
         ).add_routes(app)
-        ControlServer(self, self._faults).add_routes(app)
+        ControlServer(self, self._faults, rest_delay_s=config.rest_delay_s).add_routes(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -177,58 +164,6 @@ class Exchange:
             stack.callback((config.data_dir / ADDRESS_FILE_NAME).unlink, missing_ok=True)
         self._ticker = asyncio.create_task(self._tick_for_ever(), name="exchange tape")
         stack.push_async_callback(_cancel, self._ticker)
-
-    def _listed(self) -> dict[str, Listing]:
-        names = self.config.symbols
-        if self.recording is not None:
-            names = tuple(s for s in self.recording.symbols if not names or s in names)
-            if not names:
-                held = " ".join(self.recording.symbols)
-                raise StopError(f"the recording holds none of the symbols asked for, only {held}")
-        try:
-            return select(names)
-        except ValueError as exc:
-            raise StopError(str(exc)) from exc
-
-    def _make_tape(self) -> Tape:
-        config = self.config
-        if config.tape is not None and self.recording is not None:
-            self.ledger.pin("tape", f"recording {self.recording.digest}")
-            newest = {
-                (symbol, kind): ids.last_id
-                for symbol, kind in self.ledger.series()
-                if (ids := self.ledger.range(symbol, kind)) is not None
-            }
-            rows = play(read_lines(config.tape))
-            listed = (played for played in rows if played.row.symbol in self._listings)
-            return RecordingTape(listed, speed=config.speed, newest=newest)
-        self.ledger.pin("tape", "generated")
-        markets = [
-            (self._market(listing), listing.activity)
-            for listing in self._listings.values()
-            if listing.status == "TRADING"
-        ]
-        rng = random.Random(f"{config.seed}:arrivals")  # noqa: S311 a reproducible simulation
-        return GeneratedTape(markets, rate=config.rate, rng=rng)
-
-    def _market(self, listing: Listing) -> Market:
-        """Build a symbol's market so that it goes on where the ledger ends."""
-        agg_ids = self.ledger.range(listing.name, StreamKind.AGG_TRADE)
-        fill_ids = self.ledger.range(listing.name, StreamKind.TRADE)
-        next_agg_id = listing.first_agg_id if agg_ids is None else agg_ids.last_id + 1
-        last = (
-            None
-            if agg_ids is None
-            else self.ledger.rows(listing.name, StreamKind.AGG_TRADE, agg_ids.last_id, 1)[0]
-        )
-        return Market(
-            listing,
-            rng=random.Random(f"{self.config.seed}:{listing.name}:{next_agg_id}"),  # noqa: S311 a reproducible simulation
-            next_agg_id=next_agg_id,
-            next_fill_id=listing.first_fill_id if fill_ids is None else fill_ids.last_id + 1,
-            last_price=None if last is None else last.price,
-            last_trade_ts_us=0 if last is None else last.trade_ts_us,
-        )
 
     def _write_address(self, data_dir: Path) -> None:
         address = {
@@ -251,7 +186,7 @@ class Exchange:
             # get their turn first.
             await asyncio.sleep(max(tick_s / 4, before_s + tick_s - time.monotonic()))
             now_us, now_s = max(before_us, time.time_ns() // 1000), time.monotonic()
-            if waiting_for_listener and self._streams.listened_to(self._listings):
+            if waiting_for_listener and self._streams.listened_to(self.listings):
                 waiting_for_listener = False
             if self._trading and not waiting_for_listener:
                 self._trade(start_us=before_us, end_us=now_us, now_s=now_s)
@@ -259,13 +194,13 @@ class Exchange:
             before_us, before_s = now_us, now_s
 
     def _trade(self, *, start_us: int, end_us: int, now_s: float) -> None:
-        rows = self._tape.advance(start_us=start_us, end_us=end_us)
+        rows = self.floor.advance(start_us=start_us, end_us=end_us)
         if rows:
-            if self.config.rest_delay_s:
-                self._lag.published(rows, now_s, self._newest_id)
+            rows = self._streams.orders.published(rows)
+            self.database.lag.published(rows, now_s, self._newest_id)
             self.ledger.append(rows)
             self._streams.publish(rows)
-        if self._tape.finished:
+        if self.floor.finished:
             self._finished.set()
 
     def _newest_id(self, symbol: str, kind: StreamKind) -> int:

@@ -27,19 +27,23 @@ HTML_403 = (
 class RestFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Applies to the next ``count`` requests whose path ends with ``path``.
 
-    The answer comes ``delay_s`` late, and with ``status`` other than 200 it is that error.
+    The answer comes ``delay_s`` late, and with ``status`` other than 200 it is that error;
+    ``Retry-After`` of a 418 or 429 is ``retry_after_s``.
     """
 
     status: int = 200
     count: int = 1
     delay_s: float = 0.0
     path: str = ""
+    retry_after_s: int = 1
 
     def __post_init__(self) -> None:
         if not (self.status == 200 or 400 <= self.status < 600):
             raise ValueError(f"status must be 200 or 400 to 599, not {self.status}")
         if self.count < 1 or not 0 <= self.delay_s <= 600:
             raise ValueError("count must be at least 1 and delay_s from 0 to 600")
+        if not 0 <= self.retry_after_s <= 3 * 86_400:
+            raise ValueError("retry_after_s must be from 0 to three days")
 
     def body(self) -> tuple[str, str]:
         """Return content type and text of the error."""

@@ -15,8 +15,8 @@ def stream_name(row: TapeRow) -> str:
     return f"{row.symbol.lower()}@{row.kind.value}"
 
 
-def event_json(row: TapeRow, *, combined: bool, microseconds: bool) -> str:
-    """Write one stream event.
+def event_json(row: TapeRow, *, combined: bool, microseconds: bool, extra_json: str = "") -> str:
+    """Write one stream event; ``extra_json`` comes behind its own fields, from a comma on.
 
     Source: Binance spot API docs, "Aggregate Trade Streams" and "Trade Streams" (fact sheet 5.1,
     5.2, checked 2026-11-21).
@@ -26,7 +26,7 @@ def event_json(row: TapeRow, *, combined: bool, microseconds: bool) -> str:
     best = "true" if row.best_match else "false"
     head = f'"E":{row.event_ts_us // scale},"s":"{row.symbol}"'
     amounts = f'"p":"{row.price}","q":"{row.quantity}"'
-    tail = f'"T":{row.trade_ts_us // scale},"m":{maker},"M":{best}'
+    tail = f'"T":{row.trade_ts_us // scale},"m":{maker},"M":{best}{extra_json}'
     if row.kind is StreamKind.AGG_TRADE:
         event = (
             f'{{"e":"aggTrade",{head},"a":{row.row_id},{amounts},'
@@ -35,6 +35,31 @@ def event_json(row: TapeRow, *, combined: bool, microseconds: bool) -> str:
     else:
         event = f'{{"e":"trade",{head},"t":{row.row_id},{amounts},{tail}}}'
     return f'{{"stream":"{stream_name(row)}","data":{event}}}' if combined else event
+
+
+def shutdown_json(*, event_ts_us: int, combined: bool, microseconds: bool) -> str:
+    """Write the venue's notice that this server goes away.
+
+    Source: Binance spot API docs, "WebSocket Streams", ``serverShutdown`` (fact sheet 4.2, checked
+    2026-11-21).
+    """
+    event = f'{{"e":"serverShutdown","E":{event_ts_us // (1 if microseconds else 1000)}}}'
+    return f'{{"stream":"!serverShutdown","data":{event}}}' if combined else event
+
+
+def unknown_event_json(*, event_ts_us: int, combined: bool, microseconds: bool) -> str:
+    """Write an event of a type that no documentation names."""
+    event = f'{{"e":"somethingNew","E":{event_ts_us // (1 if microseconds else 1000)},"x":["y",1]}}'
+    return f'{{"stream":"!somethingNew","data":{event}}}' if combined else event
+
+
+MALFORMED = (
+    '{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1767225600123,"s":"BTCU',
+    "",
+    "<html>502 Bad Gateway</html>",
+    '{"e":"aggTrade","a":}',
+)
+"""Texts that are not JSON, sent in turn."""
 
 
 def rest_row(row: TapeRow, *, microseconds: bool) -> dict[str, object]:

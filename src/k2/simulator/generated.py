@@ -3,6 +3,7 @@
 PURE: every random number comes from generators seeded here by the caller's seed.
 """
 
+import itertools
 import random
 from collections.abc import Iterable
 from typing import Protocol
@@ -36,16 +37,30 @@ class GeneratedTape:
     def __init__(
         self, markets: Iterable[tuple[Market, int]], *, rate: float, rng: random.Random
     ) -> None:
-        pairs = [(market, activity) for market, activity in markets if activity > 0]
-        self._markets = [market for market, _ in pairs]
-        self._cumulative = []
-        total = 0
-        for _, activity in pairs:
-            total += activity
-            self._cumulative.append(total)
+        self._activities: dict[str, tuple[Market, int]] = {}
+        self._markets: list[Market] = []
+        self._cumulative: list[int] = []
         self.rate = rate
         self._rng = rng
         self._credit = 0.0
+        for market, activity in markets:
+            self.start(market, activity)
+
+    def start(self, market: Market, activity: int) -> None:
+        """Let a symbol trade (in place of the market it had) from the next step on."""
+        if activity > 0:
+            self._activities[market.symbol] = market, activity
+            self._share_out()
+
+    def stop(self, symbol: str) -> None:
+        """Let a symbol trade no more; the others share its part of the rate."""
+        if self._activities.pop(symbol, None) is not None:
+            self._share_out()
+
+    def _share_out(self) -> None:
+        self._markets = [market for market, _ in self._activities.values()]
+        activities = [activity for _, activity in self._activities.values()]
+        self._cumulative = list(itertools.accumulate(activities))
 
     @property
     def finished(self) -> bool:

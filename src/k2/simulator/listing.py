@@ -109,6 +109,11 @@ def select(names: Iterable[str]) -> dict[str, Listing]:
     return {name: LISTINGS[name] for name in wanted} if wanted else dict(LISTINGS)
 
 
+def with_status(listing: Listing, status: str) -> Listing:
+    """Return the listing with another status."""
+    return msgspec.structs.replace(listing, status=status)
+
+
 def exchange_info_symbol(listing: Listing) -> dict[str, Any]:
     """Build one element of ``exchangeInfo.symbols``.
 

@@ -1,17 +1,16 @@
-"""The REST side of the exchange, answered from the ledger."""
+"""The REST side of the exchange, answered from its database."""
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from k2.market import StreamKind
 from k2.simulator.config import ExchangeConfig
+from k2.simulator.database import Database
 from k2.simulator.faults import FaultPlan
 from k2.simulator.frames import compact_json, rest_row
-from k2.simulator.ledger import Ledger
 from k2.simulator.limits import RequestWeights, Verdict, WeightAnswer
 from k2.simulator.listing import Listing, exchange_info_symbol
 from k2.simulator.rest_rules import (
@@ -21,64 +20,23 @@ from k2.simulator.rest_rules import (
     exchange_info_symbols,
     fills_request,
 )
-from k2.simulator.rows import TapeRow
 
 _Handler = Callable[[web.Request, bool], object]
 
 
-class DatabaseLag:
-    """Which ids REST may show yet: those published at least ``delay_s`` ago. PURE.
-
-    Remembers one entry per publishing step of the last ``delay_s``. Rows of an earlier run of the
-    exchange are shown at once.
-    """
-
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
-        self._steps: deque[tuple[float, dict[tuple[str, StreamKind], int]]] = deque()
-        self._shown: dict[tuple[str, StreamKind], int] = {}
-
-    def published(
-        self, rows: Iterable[TapeRow], now_s: float, before: Callable[[str, StreamKind], int]
-    ) -> None:
-        """Note one step; ``before`` tells a series' newest id before this run published any."""
-        if not self._delay_s:
-            return
-        step: dict[tuple[str, StreamKind], int] = {}
-        for row in rows:
-            step[row.symbol, row.kind] = row.row_id
-        for key in step.keys() - self._shown.keys():
-            self._shown[key] = before(*key)
-        self._steps.append((now_s + self._delay_s, step))
-        self._advance(now_s)
-
-    def newest_shown(self, symbol: str, kind: StreamKind, now_s: float) -> int:
-        """Return the newest id REST may show."""
-        if not self._delay_s:
-            return 2**63 - 1
-        self._advance(now_s)
-        return self._shown.get((symbol, kind), 2**63 - 1)
-
-    def _advance(self, now_s: float) -> None:
-        while self._steps and self._steps[0][0] <= now_s:
-            self._shown.update(self._steps.popleft()[1])
-
-
 class RestServer:
-    """``/api/v3/...``: weights and faults first, then the rules, then the ledger."""
+    """``/api/v3/...``: weights and faults first, then the rules, then the database."""
 
     def __init__(
         self,
         config: ExchangeConfig,
         *,
         listings: dict[str, Listing],
-        ledger: Ledger,
-        lag: DatabaseLag,
+        database: Database,
         faults: FaultPlan,
     ) -> None:
         self._listings = listings
-        self._ledger = ledger
-        self._lag = lag
+        self._database = database
         self._faults = faults
         self._weights = RequestWeights(
             weight_max=config.weight_max,
@@ -115,7 +73,7 @@ class RestServer:
                 if fault.status != 200:
                     content_type, text = fault.body()
                     if fault.status in {418, 429}:
-                        headers["Retry-After"] = "1"
+                        headers["Retry-After"] = str(fault.retry_after_s)
                     return web.Response(
                         status=fault.status, text=text, content_type=content_type, headers=headers
                     )
@@ -191,25 +149,8 @@ class RestServer:
         return self._answer(wanted, StreamKind.TRADE, microseconds)
 
     def _answer(self, wanted: RowsRequest, kind: StreamKind, microseconds: bool) -> object:
-        rows = self._find(wanted, kind)
+        rows = self._database.find(wanted, kind, now_s=time.monotonic())
         return [rest_row(row, microseconds=microseconds) for row in rows]
-
-    def _find(self, wanted: RowsRequest, kind: StreamKind) -> list[TapeRow]:
-        symbol, limit = wanted.symbol, wanted.limit
-        shown = self._lag.newest_shown(symbol, kind, time.monotonic())
-        if wanted.end_ts_us is not None:
-            after = self._ledger.first_id_at(symbol, kind, wanted.end_ts_us + 1)
-            shown = shown if after is None else min(shown, after - 1)
-        if wanted.from_id is not None:
-            return self._ledger.rows(symbol, kind, wanted.from_id, limit, last_id=shown)
-        if wanted.start_ts_us is not None:
-            first = self._ledger.first_id_at(symbol, kind, wanted.start_ts_us)
-            return (
-                []
-                if first is None
-                else self._ledger.rows(symbol, kind, first, limit, last_id=shown)
-            )
-        return self._ledger.newest_rows(symbol, kind, limit, last_id=shown)
 
 
 def _json(body: object, *, status: int, headers: dict[str, str]) -> web.Response:

@@ -69,3 +69,26 @@ def test_a_rate_beyond_the_machine_is_taken_in_bounded_steps() -> None:
     tape = _tape(seed=1, rate=10**7)
     steps = [_play(tape, ticks=1) for _ in range(3)]
     assert all(0 < len({row.trade_ts_us for row in rows}) <= ORDERS_PER_STEP_MAX for rows in steps)
+
+
+def test_a_symbol_that_stopped_trades_no_more_and_the_others_share_its_part() -> None:
+    tape = _tape(seed=1, rate=2000)
+    tape.stop("BTCUSDT")
+    tape.stop("NOPE")
+    rows = _play(tape, ticks=200)
+    assert {row.symbol for row in rows} >= {"ETHUSDT", "SOLUSDT"}
+    assert "BTCUSDT" not in {row.symbol for row in rows}
+    aggregates = sum(row.kind is StreamKind.AGG_TRADE for row in rows)
+    assert 0.8 < aggregates / (2000 * 200 * TICK_US / 1e6) < 1.2
+
+
+def test_a_symbol_that_starts_trades_from_the_next_step_on() -> None:
+    listing = select(("BTCUSDT",))["BTCUSDT"]
+    tape = GeneratedTape([], rate=500, rng=random.Random(1))
+    assert _play(tape, ticks=20) == []
+    market = Market(listing, rng=random.Random(1), next_agg_id=7, next_fill_id=9)
+    tape.start(market, 1)
+    rows = [row for row in _play(tape, ticks=20) if row.kind is StreamKind.AGG_TRADE]
+    assert rows[0].row_id == 7
+    tape.stop("BTCUSDT")
+    assert _play(tape, ticks=20) == []

@@ -307,7 +307,8 @@ def test_connections_are_dropped_on_demand(how: str, wait_until: WaitUntil) -> N
             session.ws_connect(f"{exchange.ws_url}/ws") as connection,
         ):
             await wait_until(lambda: len(exchange.streams.connections) == 1)
-            assert await client.post("/control/connections", {"drop": how}) == {"dropped": 1}
+            answer = await client.post("/control/connections", {"drop": how})
+            assert answer == {"dropped": 1, "connections": [1]}
             ended = await connection.receive()
             expected = aiohttp.WSMsgType.CLOSE if how == "close" else aiohttp.WSMsgType.CLOSED
             assert ended.type is expected
