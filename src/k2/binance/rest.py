@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Self
 
 import aiohttp
 import structlog
 
-from k2.binance.limits import WEIGHTS, WeightBudget
-from k2.binance.rows import decode_rows, decode_symbols
-from k2.errors import RetryError, StopError
+from k2.binance.limits import WEIGHT_PER_MINUTE, WEIGHTS, WeightBudget
+from k2.binance.rows import decode_quoted_in, decode_rows, decode_symbols
+from k2.errors import RejectError, RetryError, StopError
 from k2.market import BadRow, StreamKind, Symbol, Trade
 from k2.tape.healing import PAGE_ROWS
 
@@ -29,12 +29,16 @@ class UnknownSymbolError(RetryError):
 class RestClient:
     """GETs only, so repeating one is always safe. Times are asked for in microseconds."""
 
-    def __init__(self, base_urls: Sequence[str], *, kind: StreamKind) -> None:
-        """Name the addresses, tried in order; open it with ``async with``."""
+    def __init__(self, base_urls: Sequence[str], *, kind: StreamKind, share: float = 0.5) -> None:
+        """Name the addresses, tried in order; open it with ``async with``.
+
+        ``share`` is the part of the address's weight per minute this client may spend.
+        """
         self._base_urls = list(base_urls)
         self._kind = kind
         self._path = "aggTrades" if kind is StreamKind.AGG_TRADE else "historicalTrades"
-        self._budget = WeightBudget()
+        self._budget = WeightBudget(limit=int(share * WEIGHT_PER_MINUTE))
+        self._turn = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -64,6 +68,22 @@ class RestClient:
         rows = self._decode(body, symbol)
         return rows[-1].source_id if rows else None
 
+    async def id_at(self, symbol: str, ts_us: int) -> int | None:
+        """Return the first id traded at ``ts_us`` (us since the epoch) or later, None if none was.
+
+        Raises:
+            RejectError: If the venue cannot tell: only ``aggTrades`` can be asked by time.
+            RetryError: If REST cannot be asked right now.
+        """
+        if self._kind is not StreamKind.AGG_TRADE:
+            raise RejectError(
+                f"{self._path} cannot be asked by time, only by id: name the id instead"
+            )
+        # Smaller numbers are taken for milliseconds; nothing was traded as early as 2001.
+        params = {"symbol": symbol, "startTime": str(max(ts_us, 10**15)), "limit": "1"}
+        rows = self._decode(await self._get(self._path, params), symbol)
+        return rows[0].source_id if rows else None
+
     async def symbols(self, names: Sequence[str]) -> dict[str, Symbol]:
         """Return base and quote asset of each name the exchange lists, from ``exchangeInfo``.
 
@@ -82,15 +102,24 @@ class RestClient:
             listed |= decode_symbols(body, names=part)
         return listed
 
+    async def quoted_in(self, quotes: Iterable[str]) -> set[str]:
+        """Return the names of symbols that trade against one of these assets now.
+
+        Raises:
+            RetryError: If REST cannot be asked right now.
+        """
+        return decode_quoted_in(await self._get("exchangeInfo", {}), quotes=quotes)
+
     def _decode(self, body: bytes, symbol: str) -> list[Trade | BadRow]:
         return decode_rows(body, kind=self._kind, symbol=symbol, recv_ts_ns=time.time_ns())
 
     async def _get(self, path: str, params: Mapping[str, str]) -> bytes:
         if self._session is None:
             raise StopError("RestClient is used outside its `async with`")
-        while (wait_s := self._budget.wait_s(weight=WEIGHTS[path], wall_s=time.time())) > 0:
-            _log.info("rest_budget_waits", path=path, wait_s=round(wait_s, 1))
-            await asyncio.sleep(wait_s)
+        async with self._turn:  # first come, first served: no symbol starves another
+            while (wait_s := self._budget.wait_s(weight=WEIGHTS[path], wall_s=time.time())) > 0:
+                _log.info("rest_budget_waits", path=path, wait_s=round(wait_s, 1))
+                await asyncio.sleep(wait_s)
         problem = ""
         for base_url in self._base_urls:
             url = f"{base_url}/api/v3/{path}"

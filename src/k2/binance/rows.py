@@ -93,6 +93,16 @@ def decode_symbols(body: bytes, *, names: Iterable[str]) -> dict[str, Symbol]:
     }
 
 
+def decode_quoted_in(body: bytes, *, quotes: Iterable[str]) -> set[str]:
+    """Return the names of symbols that trade against one of these assets."""
+    try:
+        listings = _decode_exchange_info(body).symbols
+    except _NOT_DECODABLE as exc:
+        raise RetryError(f"REST answered something that is not exchangeInfo: {exc}") from exc
+    wanted = set(quotes)
+    return {row.symbol for row in listings if row.quote_asset in wanted and row.status == "TRADING"}
+
+
 def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trade | BadRow:
     if isinstance(row, msgspec.Raw):
         source_id = _id_of(row, row_type)

@@ -1,40 +1,36 @@
 """PURE: the life of one WebSocket connection to Binance, without a socket or a clock.
 
-Events go in (``opened``, ``replied``, ``closed``, ``tick`` ...), actions come out (``Connect``,
-``Send``, ``Ping``, ``Close``). The shell in ``websocket.py`` performs them; tests read them.
+Events go in (``opened``, ``replied``, ``tick`` ...), actions come out (``Send``, ``Ping``,
+``Close`` ...). Opening, replacing and opening again is the business of ``leg.py``.
 
-    WAITING --tick--> CONNECTING --opened--> SUBSCRIBING --all acknowledged, list agrees--> LIVE
-       ^                                                                                  |
-       +------------------------------- closed (any reason) ------------------------------+
+    OPENING --opened--> SUBSCRIBING --all acknowledged, list agrees--> LIVE --close--> CLOSING
+                             ^                                          |
+                             +------------ other streams wanted --------+
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from enum import Enum
 
 import msgspec
 
 from k2.binance.frames import ErrorReply, Reply
-from k2.binance.limits import (
-    NAMES_PER_SUBSCRIBE_MAX,
-    STREAMS_PER_CONNECTION_MAX,
-    SendWindow,
-    backoff_s,
-)
-from k2.errors import StopError
+from k2.binance.limits import NAMES_PER_SUBSCRIBE_MAX, SendWindow
+from k2.market import StreamKind
+
+CLOSE_TIMEOUT_S = 2.0
+"""How long the peer has to take part in the closing."""
+
+PINGS_MISSING_S = 75.0
+"""The server pings each 20 s; a missing one is nothing, several are a sign (fact sheet 11)."""
 
 
 class State(Enum):
     """Where the connection is in its life."""
 
-    WAITING = "waiting"
-    CONNECTING = "connecting"
+    OPENING = "opening"
     SUBSCRIBING = "subscribing"
     LIVE = "live"
-    STOPPED = "stopped"
-
-
-class Connect(msgspec.Struct, frozen=True):
-    """Open the WebSocket."""
+    CLOSING = "closing"
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -48,88 +44,97 @@ class Ping(msgspec.Struct, frozen=True):
 
 
 class Close(msgspec.Struct, frozen=True):
-    """Close the WebSocket; ``reason`` is a label of contract R003."""
+    """Close the WebSocket; ``reason`` is a label of contract R003 or R012."""
 
     code: int
     reason: str
 
 
-Action = Connect | Send | Ping | Close
+class Abort(msgspec.Struct, frozen=True):
+    """Drop the socket: its peer does not take part in the closing."""
+
+
+Action = Send | Ping | Close | Abort
 
 
 class SessionLimits(msgspec.Struct, frozen=True):
     """The settings of a session, in seconds."""
 
-    delay_min_s: float = 1.0
-    delay_max_s: float = 60.0
     stale_after_s: float = 30.0
+    """Close when neither a trade nor a server's ping came for so long; 0 never."""
     reply_within_s: float = 10.0
     probe_every_s: float = 180.0
     """0 sends no client probe; the server's own pings are answered by the shell either way."""
 
 
-class Session:
-    """One connection's state. All times are seconds of one monotonic clock, given by the caller."""
+def stream_name(symbol: str, kind: StreamKind) -> str:
+    """Return a symbol's stream, such as ``btcusdt@aggTrade``."""
+    return f"{symbol.lower()}@{kind.value}"
 
-    def __init__(self, stream_names: Sequence[str], limits: SessionLimits) -> None:
-        if not stream_names:
-            raise StopError("no streams to subscribe to: set BINANCE_SYMBOLS")
-        if len(stream_names) > STREAMS_PER_CONNECTION_MAX:
-            raise StopError(
-                f"{len(stream_names)} streams on one connection, at most "
-                f"{STREAMS_PER_CONNECTION_MAX}: name fewer in BINANCE_SYMBOLS"
-            )
-        self.state = State.WAITING
-        self.attempt = 0
-        """Failures since data last flowed."""
-        self.connected_at_s = 0.0
-        self.last_data_s = 0.0
+
+class Session:
+    """One connection's state. All times are seconds of one monotonic clock, given by the caller.
+
+    ``last_ids`` and ``first_ids`` (symbol to the newest and the first id heard here) say what this
+    connection has delivered; ``last_ping_s`` when the server's PING came.
+    """
+
+    def __init__(self, symbols: Iterable[str], kind: StreamKind, limits: SessionLimits) -> None:
+        """Prepare a connection that is to carry these symbols."""
+        self.state = State.OPENING
+        self.opened_at_s = 0.0
+        self.live_at_s = 0.0
+        self.last_trade_s = 0.0
         self.last_ping_s = 0.0
-        """Written by the shell when the server's PING came: a quiet market is not a dead socket."""
-        """Written by the shell at every trade: the one hot-path fact the session needs."""
-        self.retry_at_s = 0.0
+        self.last_ids: dict[str, int] = {}
+        self.first_ids: dict[str, int] = {}
+        self.close_reason = ""
+        self.replaced = False
+        """Whether a newcomer has taken its place: its end is no loss."""
+        self._kind = kind
         self._limits = limits
-        self._names = list(stream_names)
-        self._outbox: list[str] = []
+        self._wanted = {stream_name(symbol, kind) for symbol in symbols}
+        self._subscribed: set[str] = set()
+        self._excused: dict[str, int] = {}
+        self._outbox: list[tuple[str, list[str] | None]] = []
         self._awaiting: dict[int, float] = {}
         self._list_id = 0
         self._next_request_id = 1
         self._probed_at_s = 0.0
+        self._abort_at_s = 0.0
         self._window = SendWindow()
 
-    def tick(self, now_s: float) -> list[Action]:
-        """Do what is due: connect, send what the rate limit held back, notice silence."""
-        if self.state is State.WAITING and now_s >= self.retry_at_s:
-            self.state = State.CONNECTING
-            return [Connect()]
-        if self.state not in (State.SUBSCRIBING, State.LIVE):
-            return []
-        if any(now_s - sent_s > self._limits.reply_within_s for sent_s in self._awaiting.values()):
-            return [Close(1000, "health_check_timeout")]
-        silent_since_s = max(self.last_data_s, self.last_ping_s, self.connected_at_s)
-        if 0 < self._limits.stale_after_s < now_s - silent_since_s:
-            return [Close(1000, "health_check_timeout")]
-        actions = self._sendable(now_s)
-        due_s = max(self._probed_at_s, self.connected_at_s) + self._limits.probe_every_s
-        if self._limits.probe_every_s and now_s >= due_s and self._window.take(now_s):
-            self._probed_at_s = now_s
-            actions.append(Ping())
-        return actions
+    # What happens.
 
     def opened(self, now_s: float) -> list[Action]:
         """The handshake succeeded: subscribe in batches, as fast as the limit allows."""
-        if self.state is State.STOPPED:  # stopped while the handshake was under way
-            return [Close(1000, "shutdown")]
-        self.state = State.SUBSCRIBING
-        self.connected_at_s = now_s
-        self._awaiting.clear()
-        self._list_id = 0
-        self._outbox = [
-            self._request("SUBSCRIBE", self._names[start : start + NAMES_PER_SUBSCRIBE_MAX])
-            for start in range(0, len(self._names), NAMES_PER_SUBSCRIBE_MAX)
-        ]
-        self._window = SendWindow()
-        return self._sendable(now_s)
+        self.opened_at_s = now_s
+        if self.state is State.CLOSING:  # given up while the handshake was under way
+            return self._closing(now_s)
+        return self._reconcile_streams(now_s)
+
+    def want(self, symbols: Iterable[str], now_s: float) -> list[Action]:
+        """Carry these symbols from now on; the streams of the others go on undisturbed."""
+        self._wanted = {stream_name(symbol, self._kind) for symbol in symbols}
+        if self.state is not State.LIVE:
+            return []  # what is under way ends in a comparison with what is wanted then
+        return self._reconcile_streams(now_s)
+
+    def saw(self, symbol: str, source_id: int, now_s: float) -> None:
+        """A trade came on this connection."""
+        self.last_trade_s = now_s
+        if symbol not in self.last_ids:
+            self.first_ids[symbol] = source_id
+        self.last_ids[symbol] = source_id
+
+    def excuse(self, heard: Mapping[str, int]) -> None:
+        """Ids up to these need not come here: they were published before, or came by REST."""
+        for symbol, source_id in heard.items():
+            self._excused[symbol] = max(source_id, self._excused.get(symbol, -1))
+
+    def lacks(self, symbol: str, source_id: int) -> bool:
+        """Say whether this connection should have delivered this id by now and has not."""
+        return source_id > max(self.last_ids.get(symbol, -1), self._excused.get(symbol, -1))
 
     def replied(self, message: Reply | ErrorReply, now_s: float) -> list[Action]:
         """Take one answer to a control message.
@@ -137,66 +142,136 @@ class Session:
         An acknowledgement does not prove that a stream exists, so the session asks for the list
         once all batches are acknowledged and is LIVE only when the server's list agrees.
         """
+        if self.state is not State.SUBSCRIBING:
+            return []
         if isinstance(message, ErrorReply):
-            return [Close(1000, "websocket_error")]
-        if not isinstance(message.request_id, int):
+            return self.close("websocket_error", now_s)
+        if not isinstance(message.request_id, int) or message.request_id not in self._awaiting:
             return []
-        if self._awaiting.pop(message.request_id, None) is None:
-            return []
+        del self._awaiting[message.request_id]
         if message.request_id == self._list_id:
-            listed = message.result if isinstance(message.result, list) else []
-            if not {name for name in listed if isinstance(name, str)}.issuperset(self._names):
-                return [Close(1000, "websocket_error")]
-            self.state = State.LIVE
-            return []
+            return self._listed(message.result, now_s)
         if not self._awaiting and not self._outbox:
-            self._outbox = [self._request("LIST_SUBSCRIPTIONS", None)]
-            self._list_id = self._next_request_id - 1
+            self._outbox = [("LIST_SUBSCRIPTIONS", None)]
+            self._list_id = self._next_request_id
         return self._sendable(now_s)
 
-    def server_leaving(self) -> list[Action]:
-        """The server announced its shutdown: leave now, what is missed comes back by REST."""
-        return [Close(1000, "server_shutdown")]
+    def slept(self, now_s: float) -> None:
+        """We were not running: silence until now was ours, not the peer's."""
+        self.last_ping_s = now_s
+        self._awaiting = dict.fromkeys(self._awaiting, now_s)
 
-    def closed(self, now_s: float, *, draw: float) -> list[Action]:
-        """The connection ended or could not be opened: wait, then try again, for ever.
-
-        ``attempt`` starts over only if data flowed; a server that accepts and drops at once is
-        backed off from like one that refuses.
-        """
-        if self.state is State.STOPPED:
+    def tick(self, now_s: float) -> list[Action]:
+        """Do what is due: send what the rate limit held back, notice silence."""
+        if self.state is State.CLOSING and self.opened_at_s and now_s >= self._abort_at_s:
+            self._abort_at_s = now_s + CLOSE_TIMEOUT_S  # to ask again, not in the same instant
+            return [Abort()]
+        if self.state not in (State.SUBSCRIBING, State.LIVE):
             return []
-        if self.last_data_s > self.connected_at_s > 0:
-            self.attempt = 0
-        self.retry_at_s = now_s + backoff_s(
-            attempt=self.attempt,
-            delay_min_s=self._limits.delay_min_s,
-            delay_max_s=self._limits.delay_max_s,
-            draw=draw,
+        if now_s >= self._unheard_at_s():
+            return self.close("health_check_timeout", now_s)
+        actions = self._sendable(now_s)
+        if now_s >= self._probe_due_s() and self._window.take(now_s):
+            self._probed_at_s = now_s
+            actions.append(Ping())
+        return actions
+
+    def close(self, reason: str, now_s: float) -> list[Action]:
+        """End this connection politely, with 1000."""
+        if self.state is State.CLOSING:
+            return []
+        self.close_reason = reason
+        opening = self.state is State.OPENING
+        self.state = State.CLOSING
+        return [] if opening else self._closing(now_s)
+
+    # What can be asked.
+
+    def next_due_s(self, now_s: float) -> float:
+        """Return when ``tick`` will next have something to do, unless something happens."""
+        if self.state is State.CLOSING:
+            return self._abort_at_s if self.opened_at_s else float("inf")
+        if self.state is State.OPENING:
+            return float("inf")
+        free_at_s = self._window.free_at_s(now_s)
+        due_s = min(self._unheard_at_s(), max(self._probe_due_s(), free_at_s))
+        return min(due_s, free_at_s) if self._outbox else due_s
+
+    @property
+    def pings_missing_at_s(self) -> float:
+        """When the server's pings will have stopped, unless one comes."""
+        return max(self.last_ping_s, self.opened_at_s) + PINGS_MISSING_S
+
+    @property
+    def carries(self) -> bool:
+        """Whether what was subscribed arrives; other streams may be being asked for beside it."""
+        return self.live_at_s > 0 and self.state is not State.CLOSING
+
+    def pings_missing(self, now_s: float) -> bool:
+        """Say whether the server's pings have stopped."""
+        return now_s >= self.pings_missing_at_s
+
+    # How.
+
+    def _listed(self, result: object, now_s: float) -> list[Action]:
+        names = (
+            {name for name in result if isinstance(name, str)} if isinstance(result, list) else ()
         )
-        self.attempt += 1
-        self.connected_at_s = 0.0
-        self.state = State.WAITING
+        if not self._subscribed.issubset(names):
+            return self.close("websocket_error", now_s)
+        if self._subscribed != self._wanted:
+            return self._reconcile_streams(now_s)
+        self._become_live(now_s)
         return []
 
-    def stop(self) -> list[Action]:
-        """End for good."""
-        connected = self.state in (State.SUBSCRIBING, State.LIVE)
-        self.state = State.STOPPED
-        return [Close(1000, "shutdown")] if connected else []
+    def _become_live(self, now_s: float) -> None:
+        self.state = State.LIVE
+        self.live_at_s = self.live_at_s or now_s
 
-    def _request(self, method: str, params: list[str] | None) -> str:
-        request: dict[str, object] = {"method": method}
-        if params is not None:
-            request["params"] = params
-        request["id"] = self._next_request_id
-        self._next_request_id += 1
-        return msgspec.json.encode(request).decode()
+    def _closing(self, now_s: float) -> list[Action]:
+        self._abort_at_s = now_s + CLOSE_TIMEOUT_S
+        return [Close(1000, self.close_reason)]
+
+    def _unheard_at_s(self) -> float:
+        """When an answer or any sign of life will be overdue."""
+        overdue_s = float("inf")
+        if self._awaiting:
+            overdue_s = min(self._awaiting.values()) + self._limits.reply_within_s
+        if self._limits.stale_after_s:
+            heard_s = max(self.last_trade_s, self.last_ping_s, self.opened_at_s)
+            overdue_s = min(overdue_s, heard_s + self._limits.stale_after_s)
+        return overdue_s
+
+    def _probe_due_s(self) -> float:
+        if not self._limits.probe_every_s:
+            return float("inf")
+        return max(self._probed_at_s, self.opened_at_s) + self._limits.probe_every_s
+
+    def _reconcile_streams(self, now_s: float) -> list[Action]:
+        """Ask for the streams that are missing and give up those not wanted any more."""
+        self.state = State.SUBSCRIBING
+        for method, names in (
+            ("SUBSCRIBE", sorted(self._wanted - self._subscribed)),
+            ("UNSUBSCRIBE", sorted(self._subscribed - self._wanted)),
+        ):
+            self._outbox += [
+                (method, names[start : start + NAMES_PER_SUBSCRIBE_MAX])
+                for start in range(0, len(names), NAMES_PER_SUBSCRIBE_MAX)
+            ]
+        self._subscribed = set(self._wanted)
+        if not self._outbox:
+            self._become_live(now_s)
+        return self._sendable(now_s)
 
     def _sendable(self, now_s: float) -> list[Action]:
         actions: list[Action] = []
         while self._outbox and self._window.take(now_s):
-            text = self._outbox.pop(0)
-            self._awaiting[msgspec.json.decode(text)["id"]] = now_s
-            actions.append(Send(text))
+            method, params = self._outbox.pop(0)
+            request: dict[str, object] = {"method": method}
+            if params is not None:
+                request["params"] = params
+            request["id"] = self._next_request_id
+            self._awaiting[self._next_request_id] = now_s
+            self._next_request_id += 1
+            actions.append(Send(msgspec.json.encode(request).decode()))
         return actions
