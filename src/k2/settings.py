@@ -22,9 +22,13 @@ from pydantic_settings import (
 
 from k2.errors import K2Error
 from k2.market import StreamKind
+from k2.market.wanted import ALL, could_be_listed
 
 SESSION_FILE = "k2.env"
 """In the state directory: what ``k2 up`` ran last there, as the file layer of reading commands."""
+
+DATA_STREAM_URL = "wss://data-stream.binance.vision/ws"
+"""Binance's second host for the same market streams."""
 
 OUR_PREFIXES = ("BINANCE_", "K2_")
 
@@ -49,7 +53,7 @@ def _symbols(value: tuple[str, ...]) -> tuple[str, ...]:
     if not symbols:
         raise ValueError("at least one symbol, such as BTCUSDT,ETHUSDT")
     for name in symbols:
-        if not name.isprintable() or len(name) > 64 or set(name) & set("/@?&=%:"):
+        if not could_be_listed(name.removeprefix(ALL)):
             raise ValueError(f"a symbol such as BTCUSDT, not {name!r}")
     return symbols
 
@@ -67,6 +71,11 @@ def _url(*schemes: str) -> AfterValidator:
         return value.rstrip("/")
 
     return AfterValidator(check)
+
+
+def _optional_url(*schemes: str) -> AfterValidator:
+    check = _url(*schemes).func
+    return AfterValidator(lambda value: check(value) if value else "")  # type: ignore[call-arg]
 
 
 def _at_least_one(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,6 +117,33 @@ class Settings(BaseSettings):
         validation_alias="BINANCE_WS_URL",
         description="WebSocket address, the /ws or the /stream form.",
     )
+    ws_url_fallback: Annotated[str, _optional_url("wss", "ws")] = Field(
+        default="",
+        validation_alias="BINANCE_WS_URL_FALLBACK",
+        description="Address of the second leg; default wss://data-stream.binance.vision/ws beside "
+        "Binance's own BINANCE_WS_URL, else that same address.",
+    )
+    legs: Annotated[int, Field(ge=1, le=2)] = Field(
+        default=2,
+        validation_alias="BINANCE_LEGS",
+        description="Connections every symbol arrives on at once: 2, or 1.",
+    )
+    connection_age_max_s: Annotated[Seconds, Field(gt=0, le=82_800)] = Field(
+        default=14_400.0,
+        validation_alias="BINANCE_CONNECTION_AGE_MAX",
+        description="Age at which a connection is replaced, make before break, less up to 10 %.",
+    )
+    address_share: Annotated[float, Field(ge=0.01, le=1)] = Field(
+        default=0.5,
+        validation_alias="BINANCE_ADDRESS_SHARE",
+        description="Part of the venue's limits per address (REST weight, connection attempts) "
+        "this instance may use.",
+    )
+    role: Literal["auto", "observer"] = Field(
+        default="auto",
+        validation_alias="K2_ROLE",
+        description="auto: writer or hot standby, as the lease says. observer: never writes.",
+    )
     rest_urls: RestUrls = Field(
         default=("https://data-api.binance.vision", "https://api.binance.com"),
         validation_alias="BINANCE_REST_URL",
@@ -116,7 +152,19 @@ class Settings(BaseSettings):
     symbols: Symbols = Field(
         default=("BTCUSDT", "ETHUSDT", "BNBUSDT"),
         validation_alias="BINANCE_SYMBOLS",
-        description="Symbols to record, separated by commas or spaces.",
+        description="Symbols to record, separated by commas or spaces; all:USDT is whatever the "
+        "exchange lists with that quote asset.",
+    )
+    symbols_file: Path | None = Field(
+        default=None,
+        validation_alias="K2_SYMBOLS_FILE",
+        description="A file of symbols, one a line, that is followed while running and wins over "
+        "BINANCE_SYMBOLS; edited by k2 symbols.",
+    )
+    listing_every_s: Annotated[Seconds, Field(gt=0)] = Field(
+        default=3600.0,
+        validation_alias="K2_LISTING_INTERVAL",
+        description="With all:USDT, how often the exchange's listings are compared.",
     )
     stream: StreamKind = Field(
         default=StreamKind.AGG_TRADE,
@@ -220,6 +268,11 @@ class Settings(BaseSettings):
         validation_alias="K2_METRICS_PORT",
         description="k2 stream serves /metrics here on loopback; 0 turns it off.",
     )
+    health_port: PortNumber = Field(
+        default=8001,
+        validation_alias="K2_HEALTH_PORT",
+        description="k2 stream serves /health here on loopback; 0 turns it off.",
+    )
     archive_metrics_port: PortNumber = Field(
         default=9095,
         validation_alias="K2_ARCHIVE_METRICS_PORT",
@@ -254,15 +307,32 @@ class Settings(BaseSettings):
         return self.lake_dir or self.state_dir / "lake"
 
     @property
+    def leg_urls(self) -> tuple[str, ...]:
+        """The address of each leg."""
+        return (self.ws_url, self._second_url)[: self.legs]
+
+    @property
+    def _second_url(self) -> str:
+        if self.ws_url_fallback:
+            return self.ws_url_fallback
+        # Never Binance beside another exchange: their ids have nothing to do with each other.
+        own = type(self).model_fields["ws_url"].default
+        return DATA_STREAM_URL if self.ws_url == own else self.ws_url
+
+    @property
     def environment(self) -> str:
         """Whose ids these are, told by the exchange's host: part of a tape's identity."""
-        host = urlsplit(self.ws_url).hostname or ""
-        if host.endswith((".binance.com", ".binance.vision")):
-            for name in ("testnet", "demo"):
-                if name in host:
-                    return name
-            return "production"
-        return "binance.us" if host.endswith(".binance.us") else "simulated"
+        return _environment(self.ws_url)
+
+
+def _environment(ws_url: str) -> str:
+    host = urlsplit(ws_url).hostname or ""
+    if host.endswith((".binance.com", ".binance.vision")):
+        for name in ("testnet", "demo"):
+            if name in host:
+                return name
+        return "production"
+    return "binance.us" if host.endswith(".binance.us") else "simulated"
 
 
 class SettingRow(msgspec.Struct, frozen=True):
@@ -309,6 +379,11 @@ def load_settings(
         raise SettingsError(
             f"BINANCE_RECONNECT_DELAY_MIN={settings.reconnect_delay_min_s:g}: expected at most "
             f"BINANCE_RECONNECT_DELAY_MAX, which is {settings.reconnect_delay_max_s:g}"
+        )
+    if _environment(settings.leg_urls[-1]) != settings.environment:
+        raise SettingsError(
+            f"BINANCE_WS_URL_FALLBACK={settings.ws_url_fallback}: expected an address of the same "
+            f"exchange as BINANCE_WS_URL ({settings.environment}): ids of two must not mix"
         )
     return settings
 

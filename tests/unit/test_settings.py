@@ -16,6 +16,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+SECOND = "wss://data-stream.binance.vision/ws"
+
 # Variable, a value, the field it sets, what the field then is (contract R050-R067).
 VARIABLES: list[tuple[str, str, str, Any]] = [
     ("BINANCE_WS_URL", "ws://box:9443/stream", "ws_url", "ws://box:9443/stream"),
@@ -39,6 +41,14 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("K2_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
     ("K2_SHARDS", "4", "shards", 4),
     ("K2_LAKE_DIR", "lake", "lake_path", Path("lake")),
+    ("BINANCE_WS_URL_FALLBACK", "wss://data-stream.binance.vision/ws/", "ws_url_fallback", SECOND),
+    ("BINANCE_LEGS", "1", "legs", 1),
+    ("BINANCE_CONNECTION_AGE_MAX", "82800", "connection_age_max_s", 82_800.0),
+    ("BINANCE_ADDRESS_SHARE", "0.25", "address_share", 0.25),
+    ("K2_ROLE", "observer", "role", "observer"),
+    ("K2_SYMBOLS_FILE", "symbols.txt", "symbols_file", Path("symbols.txt")),
+    ("K2_LISTING_INTERVAL", "600", "listing_every_s", 600.0),
+    ("K2_HEALTH_PORT", "0", "health_port", 0),
 ]
 
 
@@ -57,6 +67,10 @@ def test_without_anything_set_the_runbooks_defaults_hold() -> None:
     assert (settings.heal_wait_max_s, settings.state_dir) == (60, Path("var"))
     assert settings.lake_path == Path("var/lake")
     assert (settings.metrics_port, settings.archive_metrics_port) == (9091, 9095)
+    assert (settings.health_port, settings.role, settings.symbols_file) == (8001, "auto", None)
+    assert (settings.legs, settings.connection_age_max_s) == (2, 4 * 3600)
+    assert (settings.address_share, settings.listing_every_s) == (0.5, 3600)
+    assert settings.leg_urls == (settings.ws_url, SECOND)
 
 
 @pytest.mark.parametrize(("variable", "text", "field", "value"), VARIABLES)
@@ -87,7 +101,7 @@ def test_symbols_may_be_separated_by_spaces_or_commas() -> None:
         assert load_settings({"symbols": given}).symbols == ("BTCUSDT", "ETHUSDT")
 
 
-@pytest.mark.parametrize("name", ["K2_SYMBOL", "BINANCE_SYMBOLZ", "K2_ROLE"])
+@pytest.mark.parametrize("name", ["K2_SYMBOL", "BINANCE_SYMBOLZ", "K2_ROLES"])
 def test_an_unknown_name_with_our_prefix_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
@@ -138,6 +152,19 @@ def test_names_of_others_and_of_a_deployment_are_left_alone(
         ("K2_LOG_LEVEL", "chatty"),
         ("K2_LAKE_CATALOG", "../x"),
         ("K2_FLUSH_AGE", "0"),
+        ("BINANCE_WS_URL_FALLBACK", "https://data-stream.binance.vision"),
+        ("BINANCE_LEGS", "0"),
+        ("BINANCE_LEGS", "3"),
+        ("BINANCE_CONNECTION_AGE_MAX", "0"),
+        ("BINANCE_CONNECTION_AGE_MAX", "86400"),
+        ("BINANCE_ADDRESS_SHARE", "0"),
+        ("BINANCE_ADDRESS_SHARE", "0.001"),
+        ("BINANCE_ADDRESS_SHARE", "1.5"),
+        ("BINANCE_SYMBOLS", "all:"),
+        ("BINANCE_SYMBOLS", "-BTCUSDT"),
+        ("K2_ROLE", "writer"),
+        ("K2_LISTING_INTERVAL", "0"),
+        ("K2_HEALTH_PORT", "65536"),
     ],
 )
 def test_a_value_that_cannot_be_names_variable_value_and_expectation(
@@ -194,6 +221,45 @@ def test_the_log_file_can_be_turned_off(
 )
 def test_whose_ids_these_are_follows_from_the_host(ws_url: str, environment: str) -> None:
     assert load_settings({"ws_url": ws_url}).environment == environment
+
+
+OWN = "wss://stream.binance.com:9443/ws"
+TESTNET = "wss://stream.testnet.binance.vision/ws"
+
+
+@pytest.mark.parametrize(
+    ("ws_url", "fallback", "legs", "urls"),
+    [
+        (None, None, None, (OWN, SECOND)),
+        (None, "", 2, (OWN, SECOND)),
+        (None, None, 1, (OWN,)),
+        (None, "wss://stream.binance.com:443/ws", 2, (OWN, "wss://stream.binance.com:443/ws")),
+        (TESTNET, None, 2, (TESTNET, TESTNET)),
+        ("ws://box:9443/ws", None, 2, ("ws://box:9443/ws", "ws://box:9443/ws")),
+        ("ws://box:9443/ws", "ws://other:1/ws", 2, ("ws://box:9443/ws", "ws://other:1/ws")),
+        ("ws://box:9443/ws", None, 1, ("ws://box:9443/ws",)),
+    ],
+)
+def test_the_second_leg_is_binances_own_second_host_or_the_same_address(
+    ws_url: str | None, fallback: str | None, legs: int | None, urls: tuple[str, ...]
+) -> None:
+    given = {"ws_url": ws_url, "ws_url_fallback": fallback, "legs": legs}
+    assert load_settings(given).leg_urls == urls
+
+
+@pytest.mark.parametrize(
+    ("ws_url", "fallback"),
+    [(OWN, TESTNET), (TESTNET, SECOND), ("ws://box/ws", SECOND), (OWN, "ws://box/ws")],
+)
+def test_a_second_leg_to_another_exchange_is_refused(ws_url: str, fallback: str) -> None:
+    with pytest.raises(SettingsError, match=r"BINANCE_WS_URL_FALLBACK=.*ids of two must not mix"):
+        load_settings({"ws_url": ws_url, "ws_url_fallback": fallback})
+    # Not used, it harms nobody.
+    assert load_settings({"ws_url": ws_url, "ws_url_fallback": fallback, "legs": 1}).legs == 1
+
+
+def test_a_quote_asset_can_stand_for_its_symbols() -> None:
+    assert load_settings({"symbols": "all:usdt btcusdc"}).symbols == ("ALL:USDT", "BTCUSDC")
 
 
 def test_settings_do_not_change_and_every_one_says_what_it_means() -> None:

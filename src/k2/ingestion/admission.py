@@ -1,55 +1,75 @@
-"""May this process write? Topics, schema, identity, position and exchange are asked before it does.
+"""May this process record? Topics, schema, identity, position and exchange are asked first.
 
-What can be found out without fencing is found out first: a process that will be refused must not
-end a healthy writer. Each refusal names the command that repairs it.
+What can be known without fencing is asked before the lease is joined: a process that will be
+refused must not end a healthy writer. What only the writer can know for certain is asked by
+``admit``, once the lease has granted a shard and it was taken over. Each refusal names the command
+that repairs it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import structlog
 from confluent_kafka.admin import AdminClient
 
-from k2.binance.rest import RestClient
-from k2.errors import ReconcileError, StopError
-from k2.ingestion.shard import ShardSettings, ShardWriter
+from k2.errors import RetryError, StopError
+from k2.ingestion.host import Host
+from k2.ingestion.ports import Rest
+from k2.ingestion.shard import Shard
+from k2.ingestion.shard_log import ShardLog
 from k2.ingestion.supervision import until_it_works
-from k2.kafka.encoding import SCHEMA_TEXT, VENUE, TradeEncoder, parse_schema
+from k2.kafka.encoding import SCHEMA_TEXT, VENUE
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import Identity, ShardRecord, SymbolPosition
-from k2.kafka.positions import read_tail
-from k2.kafka.refusals import check_identity, check_newest, check_position
+from k2.kafka.positions import TAIL_RECORDS
+from k2.kafka.refusals import (
+    check_identity,
+    check_newest,
+    check_position,
+)
 from k2.kafka.registry import Registry
 from k2.kafka.topics import TopicFacts, TopicNames, create_topics, topic_facts
-from k2.market import Symbol
+from k2.kafka.transaction import FencedError
+from k2.market import Symbol, Trade
+from k2.market.wanted import Wanted
 from k2.settings import Settings
-from k2.tape.arbiter import SymbolTape
 
 NEWEST_ID_PATIENCE_S = 10.0
-"""How long REST, which may trail the stream, gets to show the last id on the tape."""
+"""How long REST gets to show the last id on the tape, or a trade from before it."""
 
-_EXCHANGE = "exchange (REST)"
+EXCHANGE = "exchange (REST)"
 
 _log = structlog.get_logger()
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """What the capture starts from."""
+class Prepared(NamedTuple):
+    """What Kafka and the registry say before anything is written."""
 
-    writers: list[ShardWriter]
-    tapes: dict[str, SymbolTape]
-    writer_of: dict[str, ShardWriter]
+    names: TopicNames
+    facts: Mapping[str, TopicFacts]
+    schema_id: int
+
+    @property
+    def partitions(self) -> int:
+        """How many shards there are."""
+        return self.facts[self.names.trades].partitions
 
 
-async def admit(settings: Settings, rest: RestClient, *, fail_fast: bool) -> Admitted:
-    """Prepare topics and schema, refuse what could corrupt a tape, then become the writer.
+class Start(NamedTuple):
+    """What the recording starts from."""
+
+    listed: dict[str, Symbol]
+    newest_ids: dict[str, int | None]
+
+
+async def prepare(settings: Settings, *, fail_fast: bool) -> Prepared:
+    """Create the topics that are absent and register the schema.
 
     Raises:
-        StopError: With the repairing command.
+        StopError: If the schema is incompatible or the topics do not fit together.
         UnavailableError: If a dependency is absent and ``fail_fast``.
     """
     names = TopicNames.of(settings.topic_prefix)
@@ -66,149 +86,156 @@ async def admit(settings: Settings, rest: RestClient, *, fail_fast: bool) -> Adm
         _log.info("topics_created", topics=created, partitions=settings.shards)
     facts = await ask(kafka, lambda: topic_facts(admin, names))
     registry = Registry(settings.schema_registry_url)
-    schema_id = await ask(
-        f"registry at {settings.schema_registry_url}",
-        lambda: registry.register(names.subject, SCHEMA_TEXT),
-    )
 
-    writers = [
-        ShardWriter(_shard_settings(settings, names, shard))
-        for shard in range(facts[names.trades].partitions)
-    ]
-    glimpsed = [await ask(kafka, writer.glimpse) for writer in writers]
-    tails = [await ask(kafka, _tail_of(settings, names, w)) for w in writers]
-    for record, (has_records, _) in zip(glimpsed, tails, strict=True):
-        check_identity(record.identity, identity_of(settings, facts, []))
-        check_position(record.position, topic_has_records=has_records, tail={})
-    recorded = _recorded_symbols(glimpsed)
-    positions = _positions(glimpsed)
-    listed = await _listed_symbols(settings, rest, recorded, positions, fail_fast=fail_fast)
-    newest = dict(
-        await asyncio.gather(
-            *(_newest_id(s, positions.get(s), rest, fail_fast=fail_fast) for s in sorted(listed))
+    async def register(subject: str) -> int:
+        what = f"registry at {settings.schema_registry_url}"
+        return await ask(what, lambda: registry.register(subject, SCHEMA_TEXT))
+
+    await register(names.repairs_subject)
+    schema_id = await register(names.subject)
+    return Prepared(names, facts, schema_id)
+
+
+async def look(
+    settings: Settings, prepared: Prepared, logs: Iterable[ShardLog], *, host: Host, fail_fast: bool
+) -> list[ShardRecord]:
+    """Return what each shard says, fencing nobody, and refuse a tape of something else.
+
+    It may be out of date: what follows from the position alone is judged by ``admit``.
+
+    Raises:
+        StopError: With the repairing command.
+    """
+    what = f"Kafka at {settings.kafka_bootstrap}"
+    records = []
+    for log in logs:
+        record = await until_it_works(what, log.look, draw=host.draw, fail_fast=fail_fast)
+        check_identity(record.identity, identity_of(settings, prepared, ()))
+        records.append(record)
+    return records
+
+
+async def ask_exchange(
+    wanted: Wanted,
+    records: Iterable[ShardRecord],
+    rest: Rest,
+    *,
+    host: Host,
+    fail_fast: bool,
+) -> Start:
+    """Return the symbols to record and the newest id of each, and refuse a reset exchange.
+
+    Raises:
+        StopError: With the repairing command.
+    """
+    records = list(records)
+    positions = all_positions(records)
+    recorded = recorded_symbols(records) - wanted.leaving
+
+    async def ask() -> dict[str, Symbol]:
+        quoted = await rest.quoted_in(wanted.quotes) if wanted.quotes else set()
+        return await rest.symbols(sorted(wanted.names | quoted - wanted.leaving | recorded))
+
+    if kept := sorted(recorded - wanted.names) if not wanted.quotes else []:
+        _log.info("symbols_kept", symbols=kept, why="recorded as active; leaving is explicit")
+    listed = await until_it_works(EXCHANGE, ask, draw=host.draw, fail_fast=fail_fast)
+    _refuse_unlisted(wanted.names, recorded, positions, listed)
+    found = await asyncio.gather(
+        *(
+            newest_id(symbol, positions.get(symbol), rest, host=host, fail_fast=fail_fast)
+            for symbol in sorted(listed)
         )
     )
+    return Start(listed, dict(zip(sorted(listed), found, strict=True)))
 
-    # From here on we are the writer, and whoever was is not.
-    found = [await until_it_works(kafka, w.take_over, fail_fast=fail_fast) for w in writers]
-    identity = identity_of(settings, facts, sorted({*settings.symbols, *_recorded_symbols(found)}))
-    for writer, record in zip(writers, found, strict=True):
-        check_identity(record.identity, identity)
-        has_records, tail = await ask(kafka, _tail_of(settings, names, writer))
-        check_position(record.position, topic_has_records=has_records, tail=tail)
-    positions = _positions(found)
-    tapes = {symbol: _tape(symbol, positions.get(symbol), newest[symbol]) for symbol in newest}
-    encoder = TradeEncoder(
-        schema_id=schema_id,
-        kind=settings.stream,
-        environment=settings.environment,
-        symbols=listed,
+
+async def newest_id(
+    symbol: str, position: SymbolPosition | None, rest: Rest, *, host: Host, fail_fast: bool
+) -> int | None:
+    """Return the newest id REST has, and refuse an exchange that is behind the tape.
+
+    Raises:
+        StopError: If the exchange's ids were reset.
+    """
+
+    async def ask() -> int | None:
+        return await until_it_works(
+            EXCHANGE, lambda: rest.newest_id(symbol), draw=host.draw, fail_fast=fail_fast
+        )
+
+    newest = await ask()
+    if position is None or (newest is not None and newest >= position.next_id - 1):
+        return newest
+    deadline_s = host.monotonic_s() + NEWEST_ID_PATIENCE_S
+    while host.monotonic_s() < deadline_s:
+        newest_ts_us = await _traded_us(symbol, newest, rest)
+        try:
+            check_newest(symbol, position, newest_id=newest, newest_ts_us=newest_ts_us)
+        except StopError:
+            await asyncio.sleep(0.5)  # a REST that was reached in the middle of a restart
+            newest = await ask()
+            continue
+        _log.warning("rest_trails", symbol=symbol, newest_id=newest, next_id=position.next_id)
+        return newest
+    newest_ts_us = await _traded_us(symbol, newest, rest)
+    check_newest(symbol, position, newest_id=newest, newest_ts_us=newest_ts_us)
+    return newest
+
+
+async def _traded_us(symbol: str, source_id: int | None, rest: Rest) -> int | None:
+    """Return the trade time of an id, or None when REST does not say."""
+    if source_id is None:
+        return None
+    try:
+        rows = await rest.rows_from(symbol, from_id=source_id)
+    except RetryError:
+        return None
+    return rows[0].trade_ts_us if rows and isinstance(rows[0], Trade) else None
+
+
+async def admit(settings: Settings, prepared: Prepared, shard: Shard, *, host: Host) -> None:
+    """Refuse to write on where that could corrupt the tape; asked by whoever just took over.
+
+    Raises:
+        FencedError: If another process has written meanwhile.
+        StopError: With the repairing command.
+    """
+    check_identity(shard.told.identity, identity_of(settings, prepared, ()))
+    if shard.seen_writing:
+        return  # that writer was admitted, and nothing but its transactions came since
+    what = f"Kafka at {settings.kafka_bootstrap}"
+    record = shard.log.record
+    has_records, tail = await until_it_works(
+        what, partial(shard.log.tail, TAIL_RECORDS), draw=host.draw
     )
-    writer_of = {name: writers[shard_of(name, partitions=len(writers))] for name in tapes}
-    for writer, record in zip(writers, found, strict=True):
-        mine = [tape for name, tape in tapes.items() if writer_of[name] is writer]
-        await _start_writer(writer, record, identity, encoder, mine)
-    return Admitted(writers, tapes, writer_of)
+    try:
+        check_position(record.position, topic_has_records=has_records, tail=tail)
+    except StopError as exc:
+        # The topic was read after the position: a successor may have written in between. What it
+        # showed of that has its position below the end of `.positions` by now.
+        again = await until_it_works(what, shard.log.read_to_end, draw=host.draw)
+        if again.position == record.position:
+            raise
+        raise FencedError(
+            f"shard {shard.settings.shard}: the position moved while we took it over"
+        ) from exc
 
 
-def identity_of(
-    settings: Settings, facts: Mapping[str, TopicFacts], symbols: list[str]
-) -> Identity:
+def identity_of(settings: Settings, prepared: Prepared, symbols: Iterable[str]) -> Identity:
     """Return what a tape written with these settings to these topics is a tape of."""
-    names = TopicNames.of(settings.topic_prefix)
+    names, facts = prepared.names, prepared.facts
     return Identity(
         venue=VENUE,
         environment=settings.environment,
         stream_kind=settings.stream.value,
         topic_ids={topic: facts[topic].topic_id for topic in (names.trades, names.gaps)},
-        partitions=facts[names.trades].partitions,
-        symbols=symbols,
+        partitions=prepared.partitions,
+        symbols=sorted(symbols),
     )
 
 
-async def _listed_symbols(
-    settings: Settings,
-    rest: RestClient,
-    recorded: set[str],
-    positions: Mapping[str, SymbolPosition],
-    *,
-    fail_fast: bool,
-) -> dict[str, Symbol]:
-    """Return the symbols to record: those configured and those recorded as active before.
-
-    A configured name the exchange does not list is a mistake, unless it has a tape: then it was
-    delisted since, and the others go on without it.
-    """
-    symbols = sorted({*settings.symbols, *recorded})
-    if kept := sorted(recorded - set(settings.symbols)):
-        _log.info("symbols_kept", symbols=kept, why="recorded as active; leaving is explicit")
-    listed = await until_it_works(_EXCHANGE, lambda: rest.symbols(symbols), fail_fast=fail_fast)
-    absent = [name for name in symbols if name not in listed]
-    if unknown := [name for name in settings.symbols if name in set(absent) - positions.keys()]:
-        raise StopError(
-            f"the exchange does not list {', '.join(unknown)}: mend BINANCE_SYMBOLS (--symbols)"
-        )
-    if absent:
-        _log.warning("symbols_delisted", symbols=absent, why="the exchange lists them no more")
-    if not listed:
-        raise StopError("the exchange lists none of the symbols: see BINANCE_SYMBOLS")
-    return listed
-
-
-async def _newest_id(
-    symbol: str, position: SymbolPosition | None, rest: RestClient, *, fail_fast: bool
-) -> tuple[str, int | None]:
-    """Return the newest id REST has, and refuse an exchange that is behind the tape."""
-
-    async def ask() -> int | None:
-        return await until_it_works(_EXCHANGE, lambda: rest.newest_id(symbol), fail_fast=fail_fast)
-
-    newest_id = await ask()
-    if position is not None:
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + NEWEST_ID_PATIENCE_S
-        while (newest_id is None or newest_id < position.next_id - 1) and loop.time() < deadline_s:
-            await asyncio.sleep(0.5)
-            newest_id = await ask()
-        check_newest(symbol, next_id=position.next_id, newest_id=newest_id)
-    return symbol, newest_id
-
-
-def _tape(symbol: str, position: SymbolPosition | None, newest_id: int | None) -> SymbolTape:
-    """Return the tape where its position ends; a new one starts after REST's newest id."""
-    if position is not None:
-        _log.info("tape_continues", symbol=symbol, next_id=position.next_id, newest_id=newest_id)
-        return SymbolTape(symbol, next_id=position.next_id, previous_id=position.last_id)
-    # None: it never traded (or a recording has not begun); its first trade starts the tape.
-    next_id = None if newest_id is None else newest_id + 1
-    _log.info("tape_begins", symbol=symbol, next_id=next_id)
-    return SymbolTape(symbol, next_id=next_id)
-
-
-async def _start_writer(
-    writer: ShardWriter,
-    record: ShardRecord,
-    identity: Identity,
-    encoder: TradeEncoder,
-    tapes: list[SymbolTape],
-) -> None:
-    # A new symbol's start is recorded before its first trade: should we die before that trade is
-    # written, the next start asks for it from here.
-    starts = {
-        tape.symbol: SymbolPosition(tape.next_id, None)
-        for tape in tapes
-        if tape.next_id is not None
-    }
-    position = {**starts, **(record.position or {})}
-    if record.identity != identity or record.position != position:
-        try:
-            await until_it_works("Kafka", lambda: writer.write_identity(identity, position))
-        except ReconcileError as exc:
-            raise StopError(f"the identity could not be written: {exc}; start again") from exc
-    writer.use(encoder, position)
-
-
-def _recorded_symbols(records: list[ShardRecord]) -> set[str]:
+def recorded_symbols(records: Iterable[ShardRecord]) -> set[str]:
+    """Return the active set, as the shards' identities tell it."""
     return {
         name
         for record in records
@@ -217,26 +244,37 @@ def _recorded_symbols(records: list[ShardRecord]) -> set[str]:
     }
 
 
-def _positions(records: list[ShardRecord]) -> dict[str, SymbolPosition]:
-    return {name: where for record in records for name, where in (record.position or {}).items()}
+def all_positions(records: Iterable[ShardRecord]) -> dict[str, SymbolPosition]:
+    """Return where every symbol's tape ends."""
+    return {
+        name: where
+        for record in records
+        if record.position is not None
+        for name, where in record.position.symbols.items()
+    }
 
 
-def _shard_settings(settings: Settings, names: TopicNames, shard: int) -> ShardSettings:
-    return ShardSettings(
-        shard=shard,
-        bootstrap=settings.kafka_bootstrap,
-        names=names,
-        batch_size=settings.batch_size,
-        batch_timeout_s=settings.batch_timeout_s,
-    )
+def of_shard(symbols: Iterable[str], shard: int, *, partitions: int) -> set[str]:
+    """Return those symbols that live in a shard."""
+    return {name for name in symbols if shard_of(name, partitions=partitions) == shard}
 
 
-def _tail_of(
-    settings: Settings, names: TopicNames, writer: ShardWriter
-) -> Callable[[], tuple[bool, dict[str, int]]]:
-    return lambda: read_tail(
-        settings.kafka_bootstrap,
-        trades_topic=names.trades,
-        shard=writer.settings.shard,
-        writer_schema=parse_schema(SCHEMA_TEXT),
-    )
+def _refuse_unlisted(
+    names: frozenset[str],
+    recorded: set[str],
+    positions: Mapping[str, SymbolPosition],
+    listed: Mapping[str, Symbol],
+) -> None:
+    """Refuse a wanted name the exchange does not list, unless it has a tape.
+
+    It was delisted since then, and the others go on without it.
+    """
+    absent = [name for name in sorted(names | recorded) if name not in listed]
+    if unknown := [name for name in absent if name in names and name not in positions]:
+        raise StopError(
+            f"the exchange does not list {', '.join(unknown)}: mend BINANCE_SYMBOLS (--symbols)"
+        )
+    if absent:
+        _log.warning("symbols_delisted", symbols=absent, why="the exchange lists them no more")
+    if not listed:
+        raise StopError("the exchange lists none of the symbols: see BINANCE_SYMBOLS")

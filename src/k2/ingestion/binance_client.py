@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from k2 import __version__
-from k2.errors import K2Error
-from k2.ingestion.capture import run_capture
+from k2.errors import K2Error, StopError
 from k2.ingestion.service import read_settings
+from k2.ingestion.stream import run_capture
 from k2.ingestion.supervision import ExitCode, UnavailableError, first_of, stop_on_signals
+from k2.ingestion.symbols_file import wanted_symbols
+from k2.market.wanted import Wanted
 from k2.observability.logging import configure_logging
 from k2.settings import Settings, setting_rows
 
@@ -47,6 +49,8 @@ def stream(
     *,
     symbols: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     stream: Literal["aggTrade", "trade"] | None = None,
+    legs: Literal[1, 2] | None = None,
+    role: Literal["auto", "observer"] | None = None,
     kafka_bootstrap: str | None = None,
     schema_registry: str | None = None,
     log_level: str | None = None,
@@ -59,6 +63,9 @@ def stream(
     Args:
         symbols: Symbols to record, separated by spaces or commas (BINANCE_SYMBOLS).
         stream: aggTrade or trade (BINANCE_STREAM).
+        legs: Connections every symbol arrives on at once, 2 or 1 (BINANCE_LEGS).
+        role: auto (writer or hot standby, as the lease says) or observer, which never writes
+            (K2_ROLE). SIGUSR1 makes an observer auto, SIGUSR2 makes auto an observer.
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         log_level: DEBUG, INFO, WARNING or ERROR (K2_LOG_LEVEL).
@@ -71,6 +78,8 @@ def stream(
         {
             "symbols": symbols,
             "stream": stream,
+            "legs": legs,
+            "role": role,
             "kafka_bootstrap": kafka_bootstrap,
             "schema_registry_url": schema_registry,
             "log_level": log_level.upper() if log_level else None,
@@ -81,33 +90,40 @@ def stream(
     if print_config:
         _print_settings(settings)
         return ExitCode.CLEAN
+    try:
+        wanted = wanted_symbols(settings)
+    except StopError as exc:
+        sys.stderr.write(f"k2 stream: {exc}\n")
+        return ExitCode.CONFIGURATION
     if check:
         return ExitCode.CLEAN
     log_file = settings.log_file or LOG_FILE
     configure_logging(service="stream", level=settings.log_level, file=log_file)
-    code = asyncio.run(_run(settings, fail_fast=fail_fast))
+    code = asyncio.run(_run(settings, wanted, fail_fast=fail_fast))
     if code is ExitCode.CLEAN:
         _log.info("Shutdown complete")
     return code
 
 
-async def _run(settings: Settings, *, fail_fast: bool) -> ExitCode:
+async def _run(settings: Settings, wanted: Wanted, *, fail_fast: bool) -> ExitCode:
     stop = stop_on_signals()
     _log.info(
         "stream_started",
-        symbols=list(settings.symbols),
+        symbols=sorted(wanted.names | {f"all:{quote}" for quote in wanted.quotes}),
         stream=settings.stream.value,
         environment=settings.environment,
         kafka=settings.kafka_bootstrap,
         pid=os.getpid(),
     )
     try:
-        return await run_capture(settings, stop, fail_fast=fail_fast)
+        return await run_capture(settings, wanted, stop, fail_fast=fail_fast)
     except BaseExceptionGroup as group:
         problem = first_of(group)
         if not isinstance(problem, K2Error):
             raise
         _log.error("stream_stopped", reason=str(problem))
+        if isinstance(problem, UnavailableError):
+            return ExitCode.DEPENDENCY_UNAVAILABLE
     except UnavailableError as exc:
         _log.error("stream_stopped", reason=str(exc))
         return ExitCode.DEPENDENCY_UNAVAILABLE

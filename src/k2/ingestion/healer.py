@@ -1,25 +1,28 @@
 """Fills holes: reads each symbol's next id, fetches what follows it, gives it to the tape.
 
 Start-up, a reconnect, a hole in the stream and a full ring are the same case. Only the symbol
-concerned waits.
+concerned waits. Only the writer heals: a standby's holes cost no REST weight.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from k2.errors import RetryError
-from k2.market import BadRow, Gap, Trade
+from k2.ingestion.host import Host
+from k2.market import BadRow, Gap, IdRange, Trade
 from k2.observability import metrics
 from k2.tape.arbiter import Placed, SymbolTape
-from k2.tape.healing import PagePlaced, declare_missing, place_page
+from k2.tape.healing import PAGE_ROWS, PagePlaced, declare_missing, place_page
 
 FAR_AHEAD = 100_000
 """Ids further than this beyond REST's newest are not believed: one mangled id must not silence
 a symbol."""
+
+PAGES_AT_ONCE_MAX = 4
+"""Pages of one symbol asked for together, once full pages show that there is much to fetch."""
 
 POLL_DELAY_S = 0.25
 POLL_DELAY_MAX_S = 5.0
@@ -27,6 +30,8 @@ POLL_DELAY_MAX_S = 5.0
 
 FAILED_DELAY_S = 1.0
 REMIND_EVERY_S = 30.0
+BEGIN_DELAY_S = 60.0
+"""How often REST is asked again about a symbol that has never traded, unless a trade comes."""
 
 _log = structlog.get_logger()
 
@@ -39,72 +44,126 @@ class PastRows(Protocol):
         ...
 
 
+class Healing(NamedTuple):
+    """What every healer of a shard shares."""
+
+    rest: PastRows
+    write: Callable[[list[Placed | Gap]], None]
+    room: Callable[[], bool]
+    """Whether the shard's ring takes more."""
+    unspill: Callable[[str], bool]
+    """Puts what was spilled back on the tape, when its hole is closed."""
+    hears: Callable[[], bool]
+    """Whether the stream is heard: a deaf writer declares no gap, it steps down."""
+    reject_row: Callable[[BadRow], None]
+    reject_trade: Callable[[Trade], None]
+    host: Host
+    heal_wait_max_s: float
+    leg_wait_s: float
+    """How long a hole waits for the other leg before REST is asked."""
+
+
 class SymbolHealer:
     """Heals one symbol, whenever woken."""
 
     def __init__(
-        self,
-        tape: SymbolTape,
-        rest: PastRows,
-        *,
-        write: Callable[[list[Placed | Gap]], None],
-        room: Callable[[], bool],
-        reject_row: Callable[[BadRow], None],
-        reject_trade: Callable[[Trade], None],
-        heal_wait_max_s: float,
+        self, tape: SymbolTape, healing: Healing, *, record_start: Callable[[int], None]
     ) -> None:
-        """Join tape, REST and the shard's ring (``write``, ``room``) with the dead letters."""
+        """Join a tape with its shard; ``record_start`` has a new tape's first id written."""
         self.tape = tape
-        self._rest = rest
-        self._write = write
-        self._room = room
-        self._reject_row = reject_row
-        self._reject_trade = reject_trade
-        self._heal_wait_max_s = heal_wait_max_s
+        self.newest_id: int | None = None
+        """Newest id REST had before we listened; a tape without position starts after it."""
+        self.opened_s: float | None = None
+        """When the hole that is being healed was found; None while nothing is missing."""
+        self._healing = healing
+        self._record_start = record_start
         self._wake = asyncio.Event()
+        self._look_now = False
+        self._task: asyncio.Task[None] | None = None
         self._remind_at_s = 0.0
 
-    def wake(self) -> None:
-        """Something may be missing: look."""
+    def hole(self) -> None:
+        """Trades wait for missing ids: the other leg may have them, else REST."""
         self._wake.set()
 
+    def look(self) -> None:
+        """Something may be missing that no held trade shows: ask REST."""
+        self._look_now = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """The symbol is recorded no more."""
+        if self._task is not None:
+            self._task.cancel()
+
     async def run(self) -> None:
-        """Heal for ever."""
+        """Heal until ``stop``."""
+        self._task = asyncio.current_task()
         gauge = metrics.holes_open.labels(self.tape.symbol)
         gauge.set(0)
         while True:
             await self._wake.wait()
             self._wake.clear()
+            look, self._look_now = self._look_now, False
             if self.tape.next_id is None:
-                continue  # nothing traded yet: the first trade starts the tape
+                await self._begin()
+            if not look:
+                await asyncio.sleep(self._healing.leg_wait_s)
+                if self.tape.hole is None:
+                    continue
             gauge.set(1)
-            await self._catch_up()
-            gauge.set(0)
+            self.opened_s = self._healing.host.monotonic_s()
+            try:
+                await self._catch_up()
+            finally:
+                self.opened_s = None
+                gauge.set(0)
+
+    async def _begin(self) -> None:
+        """Find out where a tape without position starts."""
+        symbol = self.tape.symbol
+        start = None if self.newest_id is None else self.newest_id + 1
+        while start is None:
+            # It had never traded when we began to listen: its first id, by the exchange's word.
+            rows = await self._rows(0)
+            if rows:
+                start = rows[0].source_id
+                break
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(POLL_DELAY_S if self.tape.held else BEGIN_DELAY_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+        _log.info("tape_begins", symbol=symbol, next_id=start)
+        # Recorded before its first trade: should we die in between, the next start asks from here.
+        self._record_start(start)
+        self._healing.write(list(self.tape.begin(start)))
 
     async def _catch_up(self) -> None:
         """Fetch from the next id until REST has no more and nothing is held back."""
-        symbol = self.tape.symbol
-        first_id, began_s = self.tape.next_id, time.monotonic()
+        symbol, now_s = self.tape.symbol, self._healing.host.monotonic_s
+        first_id, began_s = self.tape.next_id, now_s()
         lacking_since: tuple[int, float] | None = None
-        delay_s, reached_id = POLL_DELAY_S, first_id
+        delay_s, reached_id, pages_at_once = POLL_DELAY_S, first_id, 1
         while True:
-            page = await self._fetch_page()
+            page = await self._fetch(pages_at_once)
             if page.more and page.lacking is None:
+                pages_at_once = PAGES_AT_ONCE_MAX
+                continue
+            pages_at_once = 1
+            if self._healing.unspill(symbol):
                 continue
             if self.tape.hole is None and page.lacking is None:
                 break
             if page.lacking is None:
                 lacking_since = None
             elif lacking_since is None or lacking_since[0] != page.lacking.first_id:
-                lacking_since = (page.lacking.first_id, time.monotonic())
-            elif (waited_s := time.monotonic() - lacking_since[1]) >= self._heal_wait_max_s:
-                self._write(declare_missing(self.tape, page.lacking, waited_s=waited_s))
-                _log.error(
-                    "gap_declared",
-                    symbol=symbol,
-                    first_id=page.lacking.first_id,
-                    last_id=page.lacking.last_id,
-                )
+                lacking_since = (page.lacking.first_id, now_s())
+            elif (
+                waited_s := now_s() - lacking_since[1]
+            ) >= self._healing.heal_wait_max_s and self._healing.hears():
+                self._declare(page.lacking, waited_s)
                 continue
             self._remind(began_s)
             await asyncio.sleep(delay_s)
@@ -117,32 +176,49 @@ class SymbolHealer:
                 symbol=symbol,
                 from_id=first_id,
                 next_id=self.tape.next_id,
-                took_s=round(time.monotonic() - began_s, 3),
+                took_s=round(now_s() - began_s, 3),
             )
 
-    async def _fetch_page(self) -> PagePlaced:
+    async def _fetch(self, pages: int) -> PagePlaced:
+        """Ask for so many pages at once and place them in order; return what the last came to."""
+        while not self._healing.room():  # noqa: ASYNC110 - room comes with the next commit
+            await asyncio.sleep(POLL_DELAY_S)
+        next_id = self.tape.next_id or 0
+        asked = [next_id + number * PAGE_ROWS for number in range(pages)]
+        answers = await asyncio.gather(*(self._rows(from_id) for from_id in asked))
+        placed = PagePlaced([], [], more=False, lacking=None)
+        for from_id, rows in zip(asked, answers, strict=True):
+            placed = place_page(self.tape, rows)
+            self._healing.write(placed.items)
+            for row in placed.bad_rows:
+                self._healing.reject_row(row)
+            if not placed.more:
+                newest_id = rows[-1].source_id if rows else from_id - 1
+                for trade in self.tape.disbelieve(above_id=newest_id + FAR_AHEAD):
+                    self._healing.reject_trade(trade)
+                break
+        return placed
+
+    async def _rows(self, from_id: int) -> list[Trade | BadRow]:
         while True:
-            while not self._room():  # noqa: ASYNC110 - room comes with the next commit
-                await asyncio.sleep(POLL_DELAY_S)
-            next_id = self.tape.next_id or 0
             try:
-                rows = await self._rest.rows_from(self.tape.symbol, from_id=next_id)
+                return await self._healing.rest.rows_from(self.tape.symbol, from_id=from_id)
             except RetryError as exc:
                 _log.warning("heal_waits", symbol=self.tape.symbol, reason=str(exc))
                 await asyncio.sleep(FAILED_DELAY_S)
-                continue
-            page = place_page(self.tape, rows)
-            self._write(page.items)
-            for row in page.bad_rows:
-                self._reject_row(row)
-            if not page.more:
-                newest_id = rows[-1].source_id if rows else next_id - 1
-                for trade in self.tape.disbelieve(above_id=newest_id + FAR_AHEAD):
-                    self._reject_trade(trade)
-            return page
+
+    def _declare(self, lacking: IdRange, waited_s: float) -> None:
+        self._healing.write(declare_missing(self.tape, lacking, waited_s=waited_s))
+        _log.error(
+            "gap_declared",
+            symbol=self.tape.symbol,
+            first_id=lacking.first_id,
+            last_id=lacking.last_id,
+            repairs="are tried for as long as it is open: `k2 gaps`",
+        )
 
     def _remind(self, began_s: float) -> None:
-        now_s = time.monotonic()
+        now_s = self._healing.host.monotonic_s()
         if now_s - began_s < REMIND_EVERY_S or now_s < self._remind_at_s:
             return
         self._remind_at_s = now_s + REMIND_EVERY_S

@@ -1,86 +1,136 @@
-"""One shard's writing side: placed trades in, committed transactions out.
+"""One shard: its tapes and its ring, hot while standing by, committed while writing.
 
-The ring keeps what is not committed. A batch leaves it only when Kafka has it for certain: after
-an unknown outcome the position is read back and decides.
+Whoever may write it or not, a process puts every trade on the shard's tapes. The ring keeps what
+the tape has placed and the log does not have yet: the writer commits from it, a standby drops from
+it what the writer has committed, and a successor goes on with exactly what is left.
 """
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from enum import Enum
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple
 
 import structlog
 
-from k2.errors import ReconcileError, RetryError, StopError
+from k2.errors import ReconcileError, RetryError
+from k2.ingestion.host import Host
+from k2.ingestion.shard_log import ShardLog, ShardSettings
+from k2.ingestion.spill import Spill
+from k2.ingestion.supervision import until_it_works
 from k2.kafka.encoding import TradeEncoder
 from k2.kafka.gap_records import encode_gap
 from k2.kafka.position import (
     IDENTITY_KEY,
     POSITION_KEY,
     Identity,
-    ShardRecord,
+    ShardPosition,
     SymbolPosition,
     encode_identity,
     encode_position,
+    position_after,
 )
-from k2.kafka.positions import read_shard
-from k2.kafka.topics import TopicNames
-from k2.kafka.transaction import Record, ShardProducer
-from k2.market import Gap, Origin
+from k2.kafka.transaction import FencedError, Record
+from k2.market import Gap, Origin, Trade
 from k2.observability import metrics
-from k2.tape.arbiter import Placed
+from k2.tape.arbiter import Hold, Placed, SymbolTape
 
-RING_MAX = 200_000
-"""Trades kept while Kafka is away; beyond it frames are not taken in and come back by REST."""
+RING_MAX = 100_000
+"""Trades a process keeps while Kafka is away; beyond it frames are not taken in and come back by
+REST. A standby lets go of its oldest instead."""
 
 RETRY_DELAY_S = 0.5
-DRAIN_DEADLINE_S = 5.0
+UNSPILL_AT_ONCE = 1_000
 
 _log = structlog.get_logger()
 
 Item = Placed | Gap
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ShardSettings:
-    """What a shard writer needs to know."""
+class Role(Enum):
+    """What a process is to a shard."""
 
-    shard: int
-    bootstrap: str
-    names: TopicNames
-    batch_size: int
-    batch_timeout_s: float
+    STANDBY = "standby"
+    TAKING_OVER = "taking_over"
+    WRITER = "writer"
 
 
-class ShardWriter:
-    """Commits one shard's ring, batch by batch. All Kafka calls run on one thread of its own."""
+class Offer(Enum):
+    """What became of a trade that was offered."""
 
-    def __init__(self, settings: ShardSettings) -> None:
-        """Prepare; nothing is contacted before ``take_over``."""
+    FIRST = "first"
+    """The first copy: on the tape, or held back for its turn."""
+    COPY = "copy"
+    LET_GO = "let_go"
+    """There was no room: it comes back by REST."""
+
+
+class Told(NamedTuple):
+    """What a shard's two records say: what it is a tape of, and where it stands."""
+
+    identity: Identity | None
+    position: ShardPosition
+
+
+class Extra(NamedTuple):
+    """What goes into a transaction beside the tape: a repair, a backfilled page, a new symbol."""
+
+    records: Callable[[], Iterable[Record]]
+    change: Callable[[Told], Told | None]
+    """Returns what follows from the present state, or None when this is out of date."""
+    done: "asyncio.Future[bool]"
+    """True once committed, False if it was out of date."""
+
+
+class Shard:
+    """One partition's tapes, ring and role. One event loop, no locks."""
+
+    def __init__(
+        self,
+        settings: ShardSettings,
+        log: ShardLog,
+        *,
+        encoder: TradeEncoder,
+        hold: Hold,
+        spill: Spill,
+        host: Host,
+        admit: Callable[["Shard"], Awaitable[None]],
+    ) -> None:
+        """Prepare. ``admit`` refuses (``StopError``) what must not be written on."""
         self.settings = settings
-        self.position: dict[str, SymbolPosition] = {}
-        """The last committed position."""
+        self.role = Role.STANDBY
+        self.tapes: dict[str, SymbolTape] = {}
+        self.told = Told(None, ShardPosition({}))
+        """The last committed state, by us as the writer, as followed while standing by."""
+        self.seen_writing = False
+        """Whether another process was seen to write since we last did, or started."""
+        self.log = log
+        self.takeovers = 0
+        self.last_pause_s = 0.0
+        self.last_commit_s = 0.0
+        self.on_hole: Callable[[str], None] = _nobody
+        """Told of each symbol whose trades wait for missing ids."""
+        self.on_loss: Callable[[str], None] = _nobody
+        """Told of each symbol a trade of which was not taken in."""
+        self.on_identity: Callable[[], None] = _nobody
+        """Told when the writer has recorded another active set."""
+        self.news = asyncio.Event()
+        """Set whenever the log has told something."""
+        self._host = host
+        self._hold = hold
+        self._spill = spill
+        self._encoder = encoder
+        self._admit = admit
         self._ring: deque[Item] = deque()
+        self._extras: deque[Extra] = deque()
         self._arrived = asyncio.Event()
-        self._closing = False
-        self._drain_until_s = float("inf")
-        self._encoder: TradeEncoder | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"shard-{settings.shard}")
-        self._producer = ShardProducer(
-            bootstrap=settings.bootstrap,
-            trades_topic=settings.names.trades,
-            shard=settings.shard,
-            keep_trying=lambda: time.monotonic() < self._drain_until_s,
-        )
+
+    # The tape.
 
     @property
     def pending(self) -> int:
-        """Items whose transaction has not committed."""
+        """Items of the ring: not committed by us, or not yet seen committed by the writer."""
         return len(self._ring)
 
     @property
@@ -88,170 +138,279 @@ class ShardWriter:
         """Whether the ring takes nothing more for now."""
         return len(self._ring) >= RING_MAX
 
-    async def take_over(self) -> ShardRecord:
-        """Fence whoever wrote before, then read what the shard's tape is and where it ends.
-
-        Raises:
-            RetryError: If Kafka cannot be reached.
-            StopError: If ``.positions`` cannot be understood.
-        """
-        return await self._run(self._take_over)
-
-    def glimpse(self) -> ShardRecord:
-        """Return what the shard says now, fencing nobody (blocking)."""
-        return read_shard(
-            self.settings.bootstrap,
-            positions_topic=self.settings.names.positions,
-            shard=self.settings.shard,
-            isolation="read_committed",
-        )
-
-    async def write_identity(self, identity: Identity, position: dict[str, SymbolPosition]) -> None:
-        """Commit the identity, with the position as it stands, in one transaction."""
-        records = [
-            Record(self.settings.names.positions, IDENTITY_KEY, encode_identity(identity)),
-            Record(self.settings.names.positions, POSITION_KEY, encode_position(position)),
+    def carry(self, symbol: str) -> SymbolTape:
+        """Carry a symbol from now on; its tape goes on after its position and what waits here."""
+        told = self.told.position
+        waiting = [  # of a time when it was carried before
+            item
+            for item in self._ring
+            if _symbol_of(item) == symbol
+            and (isinstance(item, Gap) or not _covered(item, told.symbols))
         ]
-        await self._run(lambda: self._producer.commit(records))
-        self.position = dict(position)
+        where = position_after(told, waiting, declared_ts_us=0).symbols.get(symbol)
+        tape = SymbolTape(
+            symbol,
+            next_id=where.next_id if where else None,
+            previous_id=where.last_id if where else None,
+            hold=self._hold,
+        )
+        self.tapes[symbol] = tape
+        return tape
 
-    def use(self, encoder: TradeEncoder, position: dict[str, SymbolPosition]) -> None:
-        """Start from a position, with this encoder."""
-        self._encoder = encoder
-        self.position = dict(position)
+    def drop(self, symbol: str) -> None:
+        """Carry a symbol no more; what is in the ring is still written."""
+        self.tapes.pop(symbol).let_go()
+        self._spill.forget(symbol)
+
+    def offer(self, trade: Trade) -> Offer:
+        """Put a trade on its symbol's tape."""
+        tape = self.tapes[trade.symbol]
+        if self.full and self.role is Role.WRITER:
+            self.on_loss(trade.symbol)
+            return Offer.LET_GO
+        duplicates, released = tape.duplicates, tape.released
+        if placed := tape.offer(trade):
+            self.append(placed)
+            return Offer.FIRST
+        if tape.duplicates > duplicates:
+            return Offer.COPY
+        if tape.released > released and not self._spill.put(trade):
+            self.on_loss(trade.symbol)
+            return Offer.LET_GO
+        self.on_hole(trade.symbol)
+        return Offer.FIRST
+
+    def unspill(self, symbol: str) -> bool:
+        """Put spilled trades back on a tape whose hole is closed; say whether there were any."""
+        tape = self.tapes[symbol]
+        if tape.hole is not None or self.full or not self._spill.count(symbol):
+            return False
+        for trade in self._spill.take(symbol, UNSPILL_AT_ONCE):
+            self.append(tape.offer(trade))
+        return True
 
     def append(self, items: Iterable[Item]) -> None:
         """Queue items, in tape order, for the next transaction."""
         self._ring.extend(items)
-        self._arrived.set()
+        if self.role is Role.WRITER:
+            self._arrived.set()
+        else:
+            while len(self._ring) > RING_MAX:
+                self._ring.popleft()  # what a successor then lacks comes by REST
 
-    async def run(self) -> None:
-        """Commit until ``close``, then commit what is left and end.
+    # Standing by.
+
+    def start(self) -> None:
+        """Stand where the log, as read so far, ends."""
+        self._learn()
+
+    def followed(self) -> None:
+        """The log has told something new: a standby keeps up with the writer."""
+        self.news.set()
+        if self.role is not Role.STANDBY:
+            return
+        before = self.told
+        self._learn()
+        self.seen_writing |= bool(before.position.symbols) and before.position != self.told.position
+        if before.identity != self.told.identity:
+            self.on_identity()
+        for symbol, where in self.told.position.symbols.items():
+            tape = self.tapes.get(symbol)
+            if tape is not None and (tape.next_id is None or tape.next_id < where.next_id):
+                self.append(tape.go_to(where.next_id, where.last_id))
+        symbols = self.told.position.symbols
+        while self._ring and _covered(self._ring[0], symbols):
+            self._ring.popleft()
+
+    # Writing.
+
+    async def take_over(self) -> None:
+        """Become the writer: fence, read where the tape stands, go on from there.
 
         Raises:
-            StopError: If another process became the writer, or the position moved under us.
+            FencedError: If a successor was faster.
+            StopError: If writing on could corrupt the tape.
         """
-        label = str(self.settings.shard)
-        metrics.shard_writer.labels(label).set(1)
-        try:
-            while True:
-                if not self._ring:
-                    if self._closing:
-                        return
-                    self._arrived.clear()
-                    await self._arrived.wait()
-                    await self._let_batch_grow()
-                elif self._closing and time.monotonic() >= self._drain_until_s:
-                    return
-                await self._commit_once()
-        finally:
-            metrics.shard_writer.labels(label).set(0)
-            # However we got here: a commit that waits for an absent broker waits no longer.
-            self._drain_until_s = 0.0
-            await self._run(self._producer.destroy)
-            self._thread.shutdown(wait=False)
-
-    def close(self) -> None:
-        """Take nothing more; ``run`` ends when the ring is empty or the deadline has passed."""
-        self._closing = True
-        self._drain_until_s = time.monotonic() + DRAIN_DEADLINE_S
+        began_s = self._host.monotonic_s()
+        self.role = Role.TAKING_OVER
+        what = f"shard {self.settings.shard} in Kafka"
+        await until_it_works(what, self.log.take_over, draw=self._host.draw)
+        self._learn()
+        await self._admit(self)
+        self._go_on()
+        self.role = Role.WRITER
+        self.takeovers += 1
+        self.last_pause_s = self._host.monotonic_s() - began_s
         self._arrived.set()
 
-    async def _let_batch_grow(self) -> None:
-        deadline_s = time.monotonic() + self.settings.batch_timeout_s
-        while not self._closing and len(self._ring) < self.settings.batch_size:
-            left_s = deadline_s - time.monotonic()
+    def do(
+        self, records: Callable[[], Iterable[Record]], change: Callable[[Told], Told | None]
+    ) -> "asyncio.Future[bool]":
+        """Have something else committed beside the tape; the future tells when it was."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._extras.append(Extra(records, change, done))
+        self._arrived.set()
+        return done
+
+    async def write(self, until: asyncio.Event) -> None:
+        """Commit until ``until`` is set, then what is there by then, and end.
+
+        Raises:
+            FencedError: If another process became the writer.
+        """
+        while not until.is_set():
+            if not self._ring and not self._extras:
+                self._arrived.clear()
+                await self._arrived.wait()
+                await self._let_batch_grow(until)
+            await self._commit_once()
+        left = len(self._ring)
+        while left > 0 and self._ring:
+            left -= await self._commit_once()
+
+    def encode(self, placed: Placed) -> bytes:
+        """Return the record value of a trade."""
+        return self._encoder.encode(placed)
+
+    def wake(self) -> None:
+        """Have ``write`` look again."""
+        self._arrived.set()
+
+    async def step_down(self) -> None:
+        """Write no more; stay hot."""
+        self.role = Role.STANDBY
+        self.seen_writing = False
+        for extra in self._extras:
+            extra.done.cancel()
+        self._extras.clear()
+        await self.log.release()
+        self._ring = deque(item for item in self._ring if isinstance(item, Placed))
+        self.followed()
+
+    # How.
+
+    def _learn(self) -> None:
+        record = self.log.record
+        self.told = Told(record.identity, record.position or ShardPosition({}))
+
+    def _go_on(self) -> None:
+        """Let every tape stand where the log ends, and put our own trades on it again."""
+        ring, self._ring = self._ring, deque()
+        for symbol, tape in self.tapes.items():
+            where = self.told.position.symbols.get(symbol)
+            if where is None:
+                tape.unknown()
+            else:
+                self._ring.extend(tape.go_to(where.next_id, where.last_id))
+        for item in ring:
+            if isinstance(item, Placed) and item.trade.symbol in self.tapes:
+                self._ring.extend(self.tapes[item.trade.symbol].offer(item.trade))
+
+    async def _let_batch_grow(self, until: asyncio.Event) -> None:
+        deadline_s = self._host.monotonic_s() + self.settings.batch_timeout_s
+        while not until.is_set() and len(self._ring) < self.settings.batch_size:
+            left_s = deadline_s - self._host.monotonic_s()
             if left_s <= 0:
                 return
-            await asyncio.sleep(min(left_s, 0.01))
+            await asyncio.sleep(min(left_s, self.settings.batch_timeout_s / 4))
 
-    async def _commit_once(self) -> None:
+    async def _commit_once(self) -> int:
+        """Commit a batch; return how many items of the ring that was."""
         # Not by index: a deque walks to each one.
         batch = list(islice(self._ring, self.settings.batch_size))
-        if not batch:
-            return
-        after = position_after(self.position, batch)
-        began_s = time.monotonic()
+        extra = self._extras[0] if self._extras else None
+        before, now_us = self.told, self._host.wall_ns() // 1000
+        after = before
+        if extra is not None:
+            changed = extra.change(before)
+            if changed is None:
+                self._extras.popleft()
+                _settle(extra, landed=False)
+                return 0
+            after = changed
+        after = after._replace(
+            position=position_after(after.position, batch, declared_ts_us=now_us)
+        )
+        if not batch and extra is None:
+            return 0
+        began_s = self._host.monotonic_s()
         try:
-            await self._run(lambda: self._commit(batch, after))
+            await self._commit(batch, extra, before, after, now_us)
         except RetryError as exc:
             self._count_failure("aborted")
             _log.warning("Failed to produce", shard=self.settings.shard, reason=str(exc))
             await asyncio.sleep(RETRY_DELAY_S)
-            return
+            return 0
+        except FencedError:
+            self._count_failure("fenced")
+            raise
         except ReconcileError as exc:
             self._count_failure("unknown")
             _log.warning("transaction_outcome_unknown", shard=self.settings.shard, reason=str(exc))
-            if not await self._reconcile(after):
-                await asyncio.sleep(RETRY_DELAY_S)
-                return
-        self.position = after
+            if await self._regain(before, after) == before:
+                return 0
+        self.told = after
         for _ in batch:
             self._ring.popleft()
-        metrics.transaction_seconds.observe(time.monotonic() - began_s)
+        if extra is not None:
+            self._extras.popleft()
+            _settle(extra, landed=True)
+        self.last_commit_s = self._host.monotonic_s()
+        metrics.transaction_seconds.observe(self.last_commit_s - began_s)
         self._count(batch)
+        return len(batch)
 
-    async def _reconcile(self, after: Mapping[str, SymbolPosition]) -> bool:
-        """Say whether the batch landed, by reading the position back."""
-        while time.monotonic() < self._drain_until_s:
-            try:
-                return await self._run(lambda: self._regain(self.position, after)) == after
-            except RetryError as exc:
-                _log.warning("position_read_waits", shard=self.settings.shard, reason=str(exc))
-                await asyncio.sleep(RETRY_DELAY_S)
-        return False
+    async def _commit(
+        self, batch: list[Item], extra: Extra | None, before: Told, after: Told, now_us: int
+    ) -> None:
+        if not self.log.initialised:
+            # While we had no producer another process may have written: its position says so.
+            await self._regain(before)
 
-    def _regain(self, *expected: Mapping[str, SymbolPosition]) -> Mapping[str, SymbolPosition]:
-        """Become the writer again, and return the position, which must be an expected one.
+        def records() -> Iterable[Record]:
+            positions = self.settings.names.positions
+            for item in batch:
+                yield self._record(item, now_us)
+            if extra is not None:
+                yield from extra.records()
+            if after.identity is not None and after.identity != before.identity:
+                yield Record(positions, IDENTITY_KEY, encode_identity(after.identity))
+            yield Record(positions, POSITION_KEY, encode_position(after.position))
+
+        await self.log.commit(records)
+
+    async def _regain(self, *expected: Told) -> Told:
+        """Become the writer again, and return the state, which must be an expected one.
 
         A look comes first: had another process written meanwhile, fencing it would end a healthy
         writer for one that has lost its place.
 
         Raises:
-            StopError: If the position is none of those.
+            FencedError: If the state is none of those: another process writes this shard.
         """
-        for look in (self.glimpse, self._take_over):
-            found = look().position or {}
+        what = f"shard {self.settings.shard} in Kafka"
+        found = expected[0]
+        for ask in (self.log.look, self.log.take_over):
+            record = await until_it_works(what, ask, draw=self._host.draw)
+            found = Told(record.identity, record.position or ShardPosition({}))
             if found not in expected:
-                raise self._moved()
+                raise FencedError(
+                    f"shard {self.settings.shard}: the position moved while we were its writer"
+                )
         return found
 
-    def _commit(self, batch: list[Item], after: Mapping[str, SymbolPosition]) -> None:
-        if not self._producer.initialised:
-            # While we had no producer another process may have written: its position says so.
-            self._regain(self.position)
-        names = self.settings.names
-        records = [self._record(item) for item in batch]
-        records.append(Record(names.positions, POSITION_KEY, encode_position(after)))
-        self._producer.commit(records)
-
-    def _record(self, item: Item) -> Record:
+    def _record(self, item: Item, now_us: int) -> Record:
         if isinstance(item, Gap):
             return Record(
                 self.settings.names.gaps,
                 item.symbol.encode(),
-                encode_gap(item, declared_ts_us=time.time_ns() // 1000),
+                encode_gap(item, declared_ts_us=now_us),
             )
-        if self._encoder is None:
-            raise StopError("a shard writes before it has an encoder")
         key = item.trade.symbol.encode()
         return Record(self.settings.names.trades, key, self._encoder.encode(item))
 
-    def _take_over(self) -> ShardRecord:
-        self._producer.initialise()
-        try:
-            return read_shard(
-                self.settings.bootstrap,
-                positions_topic=self.settings.names.positions,
-                shard=self.settings.shard,
-            )
-        except RetryError:
-            # An initialised producer whose position nobody has read must not write.
-            self._producer.destroy()
-            raise
-
     def _count(self, batch: list[Item]) -> None:
-        now_ns = time.time_ns()
+        now_ns = self._host.wall_ns()
         trades = [item.trade for item in batch if isinstance(item, Placed)]
         for trade in trades:
             if trade.origin is Origin.STREAM:
@@ -264,32 +423,26 @@ class ShardWriter:
         metrics.produced.labels(metrics.EXCHANGE, self.settings.names.trades).inc(len(trades))
         metrics.pending_trades.set(len(self._ring))
 
-    def _moved(self) -> StopError:
-        return StopError(
-            f"shard {self.settings.shard}: the position moved while we were its writer; another "
-            "process writes this tape. Look with `k2 positions show`, run one writer"
-        )
-
     def _count_failure(self, error_type: str) -> None:
         topic = self.settings.names.trades
         metrics.produce_errors.labels(metrics.EXCHANGE, topic, error_type).inc()
 
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+def _symbol_of(item: Item) -> str:
+    return item.symbol if isinstance(item, Gap) else item.trade.symbol
 
 
-def position_after(
-    before: Mapping[str, SymbolPosition], batch: list[Item]
-) -> dict[str, SymbolPosition]:
-    """Return the position once ``batch``, in tape order, follows ``before``."""
-    after = dict(before)
-    for item in batch:
-        if isinstance(item, Gap):
-            was = after.get(item.symbol)
-            after[item.symbol] = SymbolPosition(
-                item.ids.last_id + 1, was.last_id if was is not None else None
-            )
-        else:
-            trade = item.trade
-            after[trade.symbol] = SymbolPosition(trade.source_id + 1, trade.source_id)
-    return after
+def _covered(item: Item, symbols: Mapping[str, SymbolPosition]) -> bool:
+    if isinstance(item, Gap):
+        return True
+    where = symbols.get(item.trade.symbol)
+    return where is not None and item.trade.source_id < where.next_id
+
+
+def _settle(extra: Extra, *, landed: bool) -> None:
+    if not extra.done.done():
+        extra.done.set_result(landed)
+
+
+def _nobody(*_symbol: str) -> None:
+    """Nobody to tell: a standby's holes cost no REST."""

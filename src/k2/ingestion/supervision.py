@@ -35,7 +35,11 @@ class UnavailableError(K2Error):
 
 
 async def until_it_works(
-    what: str, call: Callable[[], Awaitable[T]], *, fail_fast: bool = False
+    what: str,
+    call: Callable[[], Awaitable[T]],
+    *,
+    draw: Callable[[], float] = random.random,
+    fail_fast: bool = False,
 ) -> T:
     """Await ``call`` until it does not raise ``RetryError``; one log line per attempt.
 
@@ -53,7 +57,7 @@ async def until_it_works(
                 attempt=attempt,
                 delay_min_s=DELAY_MIN_S,
                 delay_max_s=DELAY_MAX_S,
-                draw=random.random(),  # noqa: S311 - jitter, not a secret
+                draw=draw(),
             )
             attempt += 1
             _log.warning(

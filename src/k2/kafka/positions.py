@@ -1,27 +1,21 @@
 """Reading a shard back from Kafka: its position and identity, the end of its trades, its gaps."""
 
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from k2.errors import RejectError, RetryError, StopError
+from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.encoding import decode_record, split_wire
-from k2.kafka.gap_records import decode_gap
+from k2.kafka.gap_records import GapEvent, GapRecord, decode_gap
 from k2.kafka.position import (
     IDENTITY_KEY,
+    NOTHING_RECORDED,
     POSITION_KEY,
-    Identity,
     ShardRecord,
-    SymbolPosition,
-    decode_identity,
-    decode_position,
 )
 from k2.market import IdRange
 
@@ -29,9 +23,17 @@ READ_DEADLINE_S = 30.0
 TAIL_RECORDS = 5_000
 """Offsets of the trades partition looked at to compare its end with the position."""
 
+_log = structlog.get_logger()
+
 
 def read_shard(
-    bootstrap: str, *, positions_topic: str, shard: int, isolation: str = "read_uncommitted"
+    bootstrap: str,
+    *,
+    positions_topic: str,
+    shard: int,
+    isolation: str = "read_uncommitted",
+    clients: Clients = LIBRARY,
+    monotonic_s: Callable[[], float] = time.monotonic,
 ) -> ShardRecord:
     """Read one shard's identity and position, up to the end.
 
@@ -44,26 +46,61 @@ def read_shard(
         RetryError: If the partition cannot be read to its end in time.
         StopError: If a record is not one of ours.
     """
-    identity: Identity | None = None
-    position: dict[str, SymbolPosition] | None = None
-    partition = TopicPartition(positions_topic, shard)
-    for message in _read(bootstrap, partition, isolation=isolation):
+    intake = PositionIntake()
+    reader = _Reader(bootstrap, TopicPartition(positions_topic, shard), clients, monotonic_s)
+    for message in reader.read(isolation=isolation):
+        intake.take(message)
+    intake.check()
+    return intake.record
+
+
+class PositionIntake:
+    """What a partition of ``.positions`` says, message by message; the last of each key counts."""
+
+    def __init__(self) -> None:
+        """Begin with nothing read."""
+        self.record = NOTHING_RECORDED
+        self._refusals: dict[bytes, StopError] = {}
+
+    def take(self, message: Any) -> None:
+        """Take in the next message. A request that is none is logged and passed over."""
+        key = message.key()
         try:
-            if message.key() == POSITION_KEY:
-                position = decode_position(message.value())
-            elif message.key() == IDENTITY_KEY:
-                identity = decode_identity(message.value())
+            self.record = self.record.taken_in(key, message.value())
         except RejectError as exc:
-            raise StopError(
-                f"{positions_topic} holds a record that is not a position, at offset "
-                f"{message.offset()} of partition {shard}: {exc}; "
-                "rebuild it with `k2 positions rebuild --from-topic`"
-            ) from exc
-    return ShardRecord(identity, position)
+            topic, shard, offset = message.topic(), message.partition(), message.offset()
+            if key not in (POSITION_KEY, IDENTITY_KEY):
+                _log.warning(
+                    "backfill_request_unreadable", shard=shard, offset=offset, reason=str(exc)
+                )
+                return
+            self._refusals[key] = StopError(
+                f"{topic} holds a record that is not a position, at offset {offset} of partition "
+                f"{shard}: {exc}; rebuild it with `k2 positions rebuild --from-topic`"
+            )
+        else:
+            self._refusals.pop(key, None)
+
+    def check(self) -> None:
+        """Refuse a last record that is not what its key says; for when the end was reached.
+
+        Raises:
+            StopError: With the command that writes a newer one.
+        """
+        for refusal in self._refusals.values():
+            raise refusal
 
 
 def read_tail(
-    bootstrap: str, *, trades_topic: str, shard: int, writer_schema: Any, whole: bool = False
+    bootstrap: str,
+    *,
+    trades_topic: str,
+    shard: int,
+    writer_schema: Any,
+    whole: bool = False,
+    records: int = TAIL_RECORDS,
+    clients: Clients = LIBRARY,
+    monotonic_s: Callable[[], float] = time.monotonic,
 ) -> tuple[bool, dict[str, int]]:
     """Read the end of a trades partition (or all of it).
 
@@ -72,17 +109,20 @@ def read_tail(
         trades_topic: The topic.
         shard: Its partition.
         writer_schema: Parsed schema of the trades.
-        whole: Read from the first offset instead of the last ``TAIL_RECORDS``.
+        whole: Read from the first offset instead of the last ``records``.
+        records: Offsets to look at.
+        clients: Makers of the consumer.
+        monotonic_s: The clock of the deadline.
 
     Returns:
         Whether the partition has ever held a record, and the last id of every symbol seen.
         Records that are not ours (a console producer's test message) are passed over.
     """
     last_ids: dict[str, int] = {}
-    start = OFFSET_BEGINNING if whole else -TAIL_RECORDS
-    partition = TopicPartition(trades_topic, shard)
-    _, high = _watermarks(bootstrap, partition, isolation="read_uncommitted")
-    for message in _read(bootstrap, partition, from_end=start):
+    start = OFFSET_BEGINNING if whole else -records
+    reader = _Reader(bootstrap, TopicPartition(trades_topic, shard), clients, monotonic_s)
+    _, high = reader.watermarks(isolation="read_uncommitted")
+    for message in reader.read(from_end=start):
         try:
             record = decode_record(split_wire(message.value())[1], writer_schema)
             last_ids[record["symbol"]] = record["source_sequence"]
@@ -92,37 +132,50 @@ def read_tail(
     return high > 0, last_ids
 
 
-def first_offset(bootstrap: str, topic: str, shard: int) -> int:
+def first_offset(bootstrap: str, topic: str, shard: int, *, clients: Clients = LIBRARY) -> int:
     """Return the first offset a partition still has; above 0 once retention removed records."""
-    return _watermarks(bootstrap, TopicPartition(topic, shard), isolation="read_uncommitted")[0]
+    reader = _Reader(bootstrap, TopicPartition(topic, shard), clients)
+    return reader.watermarks(isolation="read_uncommitted")[0]
 
 
-def end_offset(bootstrap: str, topic: str, shard: int) -> int:
+def end_offset(bootstrap: str, topic: str, shard: int, *, clients: Clients = LIBRARY) -> int:
     """Return the offset behind the last record of a partition."""
-    return _watermarks(bootstrap, TopicPartition(topic, shard), isolation="read_uncommitted")[1]
+    reader = _Reader(bootstrap, TopicPartition(topic, shard), clients)
+    return reader.watermarks(isolation="read_uncommitted")[1]
 
 
-def read_gaps(bootstrap: str, *, gaps_topic: str, shard: int) -> list[tuple[str, IdRange]]:
+def read_gaps(
+    bootstrap: str, *, gaps_topic: str, shard: int, clients: Clients = LIBRARY
+) -> list[tuple[str, IdRange]]:
     """Return symbol and ids of every gap a shard has declared, in the order it did."""
-    gaps = []
-    for message in _read(bootstrap, TopicPartition(gaps_topic, shard)):
+    records = read_gap_records(bootstrap, gaps_topic=gaps_topic, shard=shard, clients=clients)
+    return [(one.symbol, one.ids) for one in records if one.event is GapEvent.DECLARED]
+
+
+def read_gap_records(
+    bootstrap: str, *, gaps_topic: str, shard: int, clients: Clients = LIBRARY
+) -> list[GapRecord]:
+    """Return everything a shard's ``.gaps`` says, declarations and repairs, in order."""
+    records = []
+    for message in _Reader(bootstrap, TopicPartition(gaps_topic, shard), clients).read():
         try:
-            gaps.append(decode_gap(message.value()))
+            records.append(decode_gap(message.value()))
         except RejectError:
             continue
-    return gaps
+    return records
 
 
-def _read(
-    bootstrap: str,
-    partition: TopicPartition,
-    *,
-    from_end: int = OFFSET_BEGINNING,
-    isolation: str = "read_uncommitted",
-) -> Any:
-    """Yield committed messages of one partition up to its end as asked now."""
-    consumer = Consumer(
-        {
+class _Reader:
+    """Reads one partition once, with clients made for it."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        partition: TopicPartition,
+        clients: Clients,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = {
             "bootstrap.servers": bootstrap,
             "group.id": "k2-positions-reader",  # assign() only: the group is never joined
             "enable.auto.commit": False,
@@ -130,48 +183,53 @@ def _read(
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "fetch.queue.backoff.ms": 1,
+            "fetch.wait.max.ms": 20,  # the end is known only when a fetch found nothing
             "log_level": 2,  # what goes wrong is said by the caller, in its own words
         }
-    )
-    try:
-        low, high = _watermarks(bootstrap, partition, isolation=isolation)
-        if high == 0:
-            return
-        start = low if from_end == OFFSET_BEGINNING else max(low, high + from_end)
-        consumer.assign([TopicPartition(partition.topic, partition.partition, start)])
-        deadline_s = time.monotonic() + READ_DEADLINE_S
-        while time.monotonic() < deadline_s:
-            message = consumer.poll(0.2)
-            if message is None:
-                continue
-            offset = message.offset() or 0
-            if (problem := message.error()) is None:
-                yield message
-                if offset + 1 >= high:
-                    return
-            elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's name
-                if offset >= high:
-                    return
-            elif not problem.retriable():
-                raise RetryError(f"Kafka cannot read {partition.topic}: {problem.str()}")
-        raise RetryError(f"{partition.topic} was not read to offset {high} in {READ_DEADLINE_S} s")
-    finally:
-        consumer.close()
+        self._partition = partition
+        self._make = clients.consumer
+        self._monotonic_s = monotonic_s
 
+    def read(
+        self, *, from_end: int = OFFSET_BEGINNING, isolation: str = "read_uncommitted"
+    ) -> Iterator[Any]:
+        """Yield committed messages up to the partition's end as asked now."""
+        topic, number = self._partition.topic, self._partition.partition
+        consumer = self._make(self._settings)
+        try:
+            low, high = self.watermarks(isolation=isolation)
+            if high == 0:
+                return
+            start = low if from_end == OFFSET_BEGINNING else max(low, high + from_end)
+            consumer.assign([TopicPartition(topic, number, start)])
+            deadline_s = self._monotonic_s() + READ_DEADLINE_S
+            while self._monotonic_s() < deadline_s:
+                message = consumer.poll(0.2)
+                if message is None:
+                    continue
+                offset = message.offset() or 0
+                if (problem := message.error()) is None:
+                    yield message
+                    if offset + 1 >= high:
+                        return
+                elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
+                    if offset >= high:
+                        return
+                elif not problem.retriable():
+                    raise RetryError(f"Kafka cannot read {topic}: {problem.str()}")
+            raise RetryError(f"{topic} was not read to offset {high} in {READ_DEADLINE_S} s")
+        finally:
+            consumer.close()
 
-def _watermarks(bootstrap: str, partition: TopicPartition, *, isolation: str) -> tuple[int, int]:
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "k2-positions-reader",
-            "isolation.level": isolation,
-            "log_level": 2,
-        }
-    )
-    try:
-        low, high = consumer.get_watermark_offsets(partition, timeout=10.0)
-    except KafkaException as exc:
-        raise RetryError(f"Kafka did not tell the end of {partition.topic}: {exc}") from exc
-    finally:
-        consumer.close()
-    return low, high
+    def watermarks(self, *, isolation: str) -> tuple[int, int]:
+        """Return the first offset and the end; librdkafka's end depends on the isolation."""
+        consumer = self._make({**self._settings, "isolation.level": isolation})
+        try:
+            low, high = consumer.get_watermark_offsets(self._partition, timeout=10.0)
+        except KafkaException as exc:
+            raise RetryError(
+                f"Kafka did not tell the end of {self._partition.topic}: {exc}"
+            ) from exc
+        finally:
+            consumer.close()
+        return low, high

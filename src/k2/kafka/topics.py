@@ -25,6 +25,9 @@ _SETTINGS: dict[str, dict[str, str]] = {
         "min.cleanable.dirty.ratio": "0.1",
     },
     "gaps": _FOREVER,
+    "repairs": _FOREVER | {"compression.type": "producer"},
+    # Never a record: its partitions are what the consumer group shares out.
+    "lease": {},
 }
 
 
@@ -34,17 +37,29 @@ class TopicNames(msgspec.Struct, frozen=True):
     trades: str
     positions: str
     gaps: str
+    repairs: str
+    lease: str
 
     @classmethod
     def of(cls, prefix: str) -> "TopicNames":
         """Return the names under ``prefix``, such as ``market.crypto.trades``."""
         trades = f"{prefix}.binance"
-        return cls(trades, f"{trades}.positions", f"{trades}.gaps")
+        beside = (f"{trades}.{use}" for use in ("positions", "gaps", "repairs", "lease"))
+        return cls(trades, *beside)
 
     @property
     def subject(self) -> str:
         """The registry subject of the trades topic's values."""
         return f"{self.trades}-value"
+
+    @property
+    def repairs_subject(self) -> str:
+        """The registry subject of the repairs topic's values: the same schema."""
+        return f"{self.repairs}-value"
+
+    def all(self) -> tuple[str, ...]:
+        """Return every name; each topic has the same partition count."""
+        return msgspec.structs.astuple(self)
 
 
 class TopicFacts(msgspec.Struct, frozen=True):
@@ -57,14 +72,17 @@ class TopicFacts(msgspec.Struct, frozen=True):
 def create_topics(admin: AdminClient, names: TopicNames, *, shards: int) -> list[str]:
     """Create what is absent; return the names created.
 
+    Beside a trades topic that is there already, the others get its partition count: they belong
+    to its shards, whatever ``shards`` says today.
+
     Raises:
         RetryError: If the broker cannot be reached or refuses.
     """
-    present = set(_metadata(admin).topics)
-    wanted = {"trades": names.trades, "positions": names.positions, "gaps": names.gaps}
+    present = _metadata(admin).topics
+    partitions = len(present[names.trades].partitions) if names.trades in present else shards
     new = [
-        NewTopic(topic, num_partitions=shards, config=_SETTINGS[use])
-        for use, topic in wanted.items()
+        NewTopic(topic, num_partitions=partitions, config=_SETTINGS[use])
+        for use, topic in msgspec.structs.asdict(names).items()
         if topic not in present
     ]
     if not new:
@@ -103,15 +121,14 @@ def describe_topics(admin: AdminClient, topics: Iterable[str]) -> dict[str, Topi
 
 
 def topic_facts(admin: AdminClient, names: TopicNames) -> dict[str, TopicFacts]:
-    """Return what the broker says of the three topics.
+    """Return what the broker says of the topics.
 
     Raises:
         RetryError: If one is not there (yet).
         StopError: If their partition counts differ: a shard is one partition of each.
     """
-    wanted = (names.trades, names.positions, names.gaps)
-    facts = describe_topics(admin, wanted)
-    if absent := [topic for topic in wanted if topic not in facts]:
+    facts = describe_topics(admin, names.all())
+    if absent := [topic for topic in names.all() if topic not in facts]:
         raise RetryError(f"topic {', '.join(absent)} does not exist: `k2 stream` creates it")
     if len({fact.partitions for fact in facts.values()}) > 1:
         counts = ", ".join(f"{topic} {fact.partitions}" for topic, fact in facts.items())

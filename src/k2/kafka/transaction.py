@@ -2,7 +2,7 @@
 
 Blocking; it lives on one thread of its own. Every outcome is one of: committed (returns),
 nothing happened (RetryError), unknown (ReconcileError: read the position back), or
-somebody else is the writer now (StopError).
+somebody else is the writer now (FencedError: the position is theirs, read it back too).
 """
 
 import time
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
-from k2.errors import ReconcileError, RetryError, StopError
+from k2.errors import ReconcileError, RetryError
+from k2.kafka.clients import LIBRARY, Clients
 
 TRANSACTION_TIMEOUT_S = 60.0
 """Longer than the outages to ride out: the broker aborts what is open for longer."""
@@ -25,12 +26,16 @@ INIT_TIMEOUT_S = 30.0
 _log = structlog.get_logger()
 
 
+class FencedError(ReconcileError):
+    """A successor became the writer of the shard: what it wrote decides what is left to do."""
+
+
 class Record(NamedTuple):
-    """One Kafka record to be."""
+    """One Kafka record to be; without value it deletes what a compacted topic has by its key."""
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
 
 
 def transactional_id(trades_topic: str, shard: int) -> str:
@@ -48,6 +53,8 @@ class ShardProducer:
         trades_topic: str,
         shard: int,
         keep_trying: Callable[[], bool],
+        clients: Clients = LIBRARY,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Name it; ``keep_trying`` is asked while a call waits for a broker that is away."""
         self.shard = shard
@@ -65,22 +72,40 @@ class ShardProducer:
             "log_level": 3,
         }
         self._keep_trying = keep_trying
+        self._make = clients.producer
+        self._monotonic_s = monotonic_s
         self._began_s = 0.0
-        self._producer: Producer | None = None
+        self._producer: Any = None
+        self._warm: Any = None
+
+    def warm(self) -> None:
+        """Keep a producer connected that fences nobody, for the next ``initialise``.
+
+        Call it again now and then: brokers close connections that stay idle.
+
+        Raises:
+            RetryError: If the broker cannot be reached.
+        """
+        if self._warm is None:
+            self._warm = self._make(self._settings, logger=_LIBRARY_LOG)
+        try:
+            self._warm.list_topics(timeout=CALL_TIMEOUT_S)
+        except KafkaException as exc:
+            raise RetryError(f"Kafka cannot be reached: {exc.args[0].str()}") from exc
 
     def initialise(self) -> None:
         """Become the writer: fence every earlier producer of this shard.
 
         Raises:
             RetryError: If the broker cannot be reached.
-            StopError: If the broker refuses this transactional id for good.
+            FencedError: If another process became it at the same time.
         """
-        self.destroy()
-        self._began_s = time.monotonic()
-        producer = Producer(self._settings, logger=_LIBRARY_LOG)
+        self._producer = None
+        self._began_s = self._monotonic_s()
+        # A connected producer initialises in 5-19 ms instead of 0.5-1 s.
+        self.warm()
+        producer, self._warm = self._warm, None
         try:
-            # Asked first because a connected producer initialises in 5-19 ms instead of 0.5-1 s.
-            producer.list_topics(timeout=CALL_TIMEOUT_S)
             producer.init_transactions(INIT_TIMEOUT_S)
         except KafkaException as exc:
             reason = exc.args[0]
@@ -95,12 +120,12 @@ class ShardProducer:
         Raises:
             RetryError: If it was aborted: nothing of it is visible, the producer is fine.
             ReconcileError: If its outcome is unknown; the producer is destroyed.
-            StopError: If a successor has fenced this producer.
+            FencedError: If a successor has fenced this producer, which is destroyed.
         """
         producer = self._producer
         if producer is None:
             raise ReconcileError("this shard's producer is not initialised")
-        self._began_s = time.monotonic()
+        self._began_s = self._monotonic_s()
         try:
             producer.begin_transaction()
             for record in records:
@@ -112,7 +137,7 @@ class ShardProducer:
         if resumed:
             # A late copy of a timed-out request must not meet the next transaction (KAFKA-17754),
             # so this producer does not get one.
-            self.destroy()
+            self._producer = None
 
     @property
     def initialised(self) -> bool:
@@ -120,10 +145,13 @@ class ShardProducer:
         return self._producer is not None
 
     def destroy(self) -> None:
-        """Forget the producer; an open transaction of it is ended by the next initialisation."""
-        self._producer = None
+        """Forget the producer, and a warm one.
 
-    def _produce(self, producer: Producer, record: Record) -> None:
+        An open transaction is ended by the shard's next initialisation.
+        """
+        self._producer = self._warm = None
+
+    def _produce(self, producer: Any, record: Record) -> None:
         while True:
             try:
                 producer.produce(
@@ -131,19 +159,19 @@ class ShardProducer:
                 )
             except BufferError as exc:
                 if not self._keep_trying():
-                    self.destroy()
+                    self._producer = None
                     raise ReconcileError("stopped while a full queue waited for Kafka") from exc
                 producer.poll(0.05)  # the library's queue is full; its own thread empties it
                 continue
             return
 
-    def _resolve(self, producer: Producer) -> bool:
+    def _resolve(self, producer: Any) -> bool:
         """Commit, calling again for as long as the library says that is right.
 
         Returns whether it took more than one call.
         """
         resumed = False
-        waiting_since_s = time.monotonic()
+        waiting_since_s = self._monotonic_s()
         while True:
             try:
                 producer.commit_transaction(CALL_TIMEOUT_S)
@@ -151,28 +179,28 @@ class ShardProducer:
                 if not exc.args[0].retriable():
                     raise
                 if not self._keep_trying():
-                    self.destroy()
+                    self._producer = None
                     raise ReconcileError("stopped while a commit waited for Kafka") from exc
                 resumed = True
                 _log.warning(
                     "transaction_commit_waits",
                     shard=self.shard,
-                    waited_s=round(time.monotonic() - waiting_since_s, 1),
+                    waited_s=round(self._monotonic_s() - waiting_since_s, 1),
                     reason=exc.args[0].str(),
                 )
                 continue
             return resumed
 
-    def _abandon(self, producer: Producer, exc: KafkaException) -> None:
+    def _abandon(self, producer: Any, exc: KafkaException) -> None:
         """Abort what is open; return only if it is certain that nothing of it is visible."""
         reason = exc.args[0]
         if reason.code() == KafkaError._FATAL:  # noqa: SLF001 - the library's own name
             reason = _behind(producer, reason)
         if _fenced(reason):
-            self.destroy()
+            self._producer = None
             raise self._fenced(reason) from exc
         if not reason.txn_requires_abort():
-            self.destroy()
+            self._producer = None
             raise ReconcileError(f"commit outcome unknown: {reason.str()}") from exc
         while True:
             try:
@@ -181,26 +209,25 @@ class ShardProducer:
                 abort_reason = abort_exc.args[0]
                 if abort_reason.retriable() and self._keep_trying():
                     continue
-                self.destroy()
+                self._producer = None
                 if _fenced(abort_reason):
                     raise self._fenced(abort_reason) from abort_exc
                 raise ReconcileError(f"abort outcome unknown: {abort_reason.str()}") from abort_exc
             return
 
-    def _fenced(self, reason: KafkaError) -> ReconcileError | StopError:
-        open_s = time.monotonic() - self._began_s
+    def _fenced(self, reason: KafkaError) -> ReconcileError:
+        open_s = self._monotonic_s() - self._began_s
         if open_s > TRANSACTION_TIMEOUT_S:
             # Kafka itself ends a transaction that was open for too long (we were paused, or the
             # machine slept), and says the same. The position tells which of the two it was.
             return ReconcileError(f"fenced after {open_s:.0f} s in one transaction: {reason.str()}")
-        return StopError(
+        return FencedError(
             f"another process became the writer of shard {self.shard} "
-            f"({self._settings['transactional.id']}): {reason.str()}. "
-            "Run one writer, or stop the other one first"
+            f"({self._settings['transactional.id']}): {reason.str()}"
         )
 
 
-def _behind(producer: Producer, reason: KafkaError) -> KafkaError:
+def _behind(producer: Any, reason: KafkaError) -> KafkaError:
     """Return what a fatal error stands for: ``produce`` says only that there is one."""
     try:
         producer.abort_transaction(CALL_TIMEOUT_S)

@@ -43,7 +43,7 @@ def configure_logging(*, service: str, level: str, file: Path | None) -> None:
         handlers.append(to_file)
     logging.basicConfig(level=level, handlers=handlers, force=True)
     # Libraries speak up only when something is wrong.
-    for noisy in ("aiohttp.access", "httpx", "httpx2", "picows", "pyiceberg", "asyncio"):
+    for noisy in ("aiohttp.access", "picows", "pyiceberg", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service)
 

@@ -7,7 +7,7 @@ the issue that makes the service operable.
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
-from k2.errors import StopError
+from k2.observability.http import serve
 
 EXCHANGE = "BINANCE"
 
@@ -16,6 +16,9 @@ connection_errors = Counter(
     "binance_connection_errors", "Connects that failed and protocol breaches", ["error_type"]
 )
 reconnections = Counter("binance_reconnections", "Unplanned reconnects", ["reason"])
+rotations = Counter(
+    "binance_connection_rotations", "Connections replaced, make before break", ["reason", "leg"]
+)
 messages_received = Counter(
     "binance_messages_received", "Trades received, first copies", ["symbol"]
 )
@@ -56,6 +59,17 @@ let_go = Counter(
     ["symbol"],
 )
 gaps_declared = Counter("k2_gaps_declared", "Gap records written", ["symbol", "reason"])
+repaired = Counter(
+    "k2_trades_repaired", "Trades written after their ids had been declared missing", ["symbol"]
+)
+backfilled = Counter("k2_ids_backfilled", "Ids of the past written or declared", ["symbol"])
+symbol_silent = Gauge("k2_symbol_silent", "1 while silent for longer than is usual", ["symbol"])
+fill_breaks = Counter(
+    "k2_fill_breaks", "Trades whose first fill does not follow the one before", ["symbol"]
+)
+compared = Counter(
+    "k2_trades_compared", "Trades a standby compared with the writer's", ["symbol", "outcome"]
+)
 pending_trades = Gauge("binance_producer_queue_messages", "Trades waiting for their transaction")
 
 rows_written = Counter("iceberg_rows_written", "Rows in landed table commits", ["table"])
@@ -80,16 +94,9 @@ async def serve_metrics(port: int) -> web.AppRunner:
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-    except OSError as exc:
-        await runner.cleanup()
-        raise StopError(
-            f"port {port} for /metrics is in use: is another one running? Choose a port with "
-            "K2_METRICS_PORT (k2 stream) or K2_ARCHIVE_METRICS_PORT (k2 archive); 0 turns it off"
-        ) from exc
-    return runner
+    return await serve(
+        port,
+        "/metrics",
+        metrics,
+        variables="K2_METRICS_PORT (k2 stream) or K2_ARCHIVE_METRICS_PORT (k2 archive)",
+    )

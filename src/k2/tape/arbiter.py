@@ -10,7 +10,7 @@ from k2.errors import RejectError
 from k2.market import IdRange, Trade
 
 HELD_MAX = 50_000
-"""Trades one symbol may hold back; beyond this they are let go and come back by REST."""
+"""Trades all symbols of a process may hold back together; beyond this they spill or are let go."""
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
@@ -18,6 +18,13 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
     trade: Trade
     previous_id: int | None
+
+
+class Hold(msgspec.Struct):
+    """How many trades are held back, and may be, by all tapes that share it."""
+
+    limit: int = HELD_MAX
+    taken: int = 0
 
 
 def _told(trade: Trade) -> tuple[object, ...]:
@@ -34,7 +41,8 @@ class SymbolTape:
     """The tape of one symbol, up to its next id.
 
     Counters only grow: ``duplicates`` (ids already on the tape or already held), ``released``
-    (held trades let go because the hold was full; REST has them).
+    (trades not held because the hold was full), ``fill_breaks`` (trades whose first fill does not
+    follow the last fill before them: seen on the venue's futures, reported, never fatal).
     """
 
     def __init__(
@@ -43,16 +51,18 @@ class SymbolTape:
         *,
         next_id: int | None,
         previous_id: int | None = None,
-        held_max: int = HELD_MAX,
+        hold: Hold | None = None,
     ) -> None:
-        """Start at ``next_id``; None means the first trade offered starts the tape."""
+        """Start at ``next_id``; None holds everything back until the start is known."""
         self.symbol = symbol
         self.next_id = next_id
         self.previous_id = previous_id
         self.duplicates = 0
         self.released = 0
+        self.fill_breaks = 0
+        self._last_fill_id: int | None = None
         self._held: dict[int, Trade] = {}
-        self._held_max = held_max
+        self._hold = hold or Hold()
 
     @property
     def hole(self) -> IdRange | None:
@@ -68,20 +78,43 @@ class SymbolTape:
 
     def offer(self, trade: Trade) -> list[Placed]:
         """Take a trade; return what can be written now, in id order (often just this one)."""
-        if self.next_id is None:
-            self.next_id = trade.source_id
-        if trade.source_id == self.next_id:
+        source_id = trade.source_id
+        if source_id == self.next_id:
             placed = [self._place(trade)]
             if self._held:
                 self._drain(placed)
             return placed
-        if trade.source_id < self.next_id or trade.source_id in self._held:
+        if (self.next_id is not None and source_id < self.next_id) or source_id in self._held:
             self.duplicates += 1
-        elif len(self._held) < self._held_max:
-            self._held[trade.source_id] = trade
+        elif self._hold.taken < self._hold.limit:
+            self._held[source_id] = trade
+            self._hold.taken += 1
         else:
             self.released += 1
         return []
+
+    def begin(self, next_id: int) -> list[Placed]:
+        """Start a tape whose start was not known yet."""
+        return self.go_to(next_id, None)
+
+    def unknown(self) -> None:
+        """Hold everything back until ``begin``: nobody has written this symbol yet."""
+        self.next_id = None
+        self.previous_id = None
+
+    def go_to(self, next_id: int, previous_id: int | None) -> list[Placed]:
+        """Stand at ``next_id``, forward or back; return what that sets free.
+
+        Forward is what the writer has written meanwhile, back is what a successor has to write
+        again. What is held stays held, unless the tape has passed it.
+        """
+        self.next_id = next_id
+        self.previous_id = previous_id
+        self._last_fill_id = None
+        self._forget([source_id for source_id in self._held if source_id < next_id])
+        placed: list[Placed] = []
+        self._drain(placed)
+        return placed
 
     def correct(self, trade: Trade) -> None:
         """Let the exchange's own record replace a held copy of this id that tells otherwise."""
@@ -98,25 +131,32 @@ class SymbolTape:
         """
         if ids.first_id != self.next_id:
             raise RejectError(f"{self.symbol}: declared {ids} but the next id is {self.next_id}")
-        self.next_id = ids.last_id + 1
         # A held copy of a declared id cannot be written any more: the declaration covers it.
-        for source_id in [held for held in self._held if held <= ids.last_id]:
-            del self._held[source_id]
-        placed: list[Placed] = []
-        self._drain(placed)
-        return placed
+        return self.go_to(ids.last_id + 1, self.previous_id)
 
     def disbelieve(self, *, above_id: int) -> list[Trade]:
         """Take back held trades with ids over ``above_id``: the exchange has no such ids yet."""
         absurd = [source_id for source_id in self._held if source_id > above_id]
-        return [self._held.pop(source_id) for source_id in absurd]
+        return self._forget(absurd)
+
+    def let_go(self) -> int:
+        """Hold nothing any more; return how many trades that were."""
+        return len(self._forget(list(self._held)))
+
+    def _forget(self, source_ids: list[int]) -> list[Trade]:
+        self._hold.taken -= len(source_ids)
+        return [self._held.pop(source_id) for source_id in source_ids]
 
     def _drain(self, placed: list[Placed]) -> None:
         while self.next_id is not None and (trade := self._held.pop(self.next_id, None)):
+            self._hold.taken -= 1
             placed.append(self._place(trade))
 
     def _place(self, trade: Trade) -> Placed:
+        if self._last_fill_id is not None and trade.first_trade_id != self._last_fill_id + 1:
+            self.fill_breaks += 1
         placed = Placed(trade, self.previous_id)
         self.previous_id = trade.source_id
         self.next_id = trade.source_id + 1
+        self._last_fill_id = trade.last_trade_id
         return placed

@@ -42,9 +42,8 @@ def place_page(tape: SymbolTape, rows: Sequence[Trade | BadRow]) -> PagePlaced:
     for row in rows:
         if isinstance(row, Trade):
             items += tape.offer(row)
-        elif tape.next_id is None or row.source_id == tape.next_id:
+        elif row.source_id == tape.next_id:
             ids = IdRange(row.source_id, row.source_id)
-            tape.next_id = row.source_id
             gap_class = GapClass.VOID if row.error_type == "void" else GapClass.REJECTED
             bad_rows.append(row)
             items.append(Gap(tape.symbol, ids, gap_class, row.error))

@@ -1,27 +1,27 @@
-import json
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
-from hypothesis import given
-from hypothesis import strategies as st
 
 from k2.errors import StopError
 from k2.kafka import positions
 from k2.kafka.encoding import SCHEMA_TEXT, TradeEncoder, parse_schema
-from k2.kafka.gap_records import encode_gap
+from k2.kafka.gap_records import GapEvent, encode_gap, encode_repaired
 from k2.kafka.position import (
     IDENTITY_KEY,
     POSITION_KEY,
+    BackfillRequest,
     Identity,
+    ShardPosition,
     ShardRecord,
     SymbolPosition,
     encode_identity,
     encode_position,
+    encode_request,
+    request_key,
 )
-from k2.kafka.positions import read_gaps, read_shard, read_tail
+from k2.kafka.positions import read_gap_records, read_gaps, read_shard, read_tail
 from k2.market import Gap, GapClass, IdRange, Origin, Side, StreamKind, Symbol, Trade
 from k2.tape.arbiter import Placed
 
@@ -34,51 +34,64 @@ Log = list[tuple[bytes | None, bytes | None]]
 def _topic(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
     """Stand in for the partition: what is read is what was written."""
 
-    def read(_bootstrap: str, _partition: TopicPartition, **_more: Any) -> Any:
-        for offset, (key, value) in enumerate(log):
-            yield SimpleNamespace(
-                key=lambda key=key: key,
-                value=lambda value=value: value,
-                offset=lambda offset=offset: offset,
-            )
+    class Reader:
+        def __init__(self, *_how: Any) -> None: ...
 
-    monkeypatch.setattr(positions, "_read", read)
-    monkeypatch.setattr(positions, "_watermarks", lambda *_a, **_k: (0, len(log)))
+        def read(self, **_more: Any) -> Any:
+            for offset, (key, value) in enumerate(log):
+                yield SimpleNamespace(
+                    key=lambda key=key: key,
+                    value=lambda value=value: value,
+                    offset=lambda offset=offset: offset,
+                    partition=lambda: 0,
+                    topic=lambda: "t.positions",
+                )
+
+        def watermarks(self, **_more: Any) -> tuple[int, int]:
+            return 0, len(log)
+
+    monkeypatch.setattr(positions, "_Reader", Reader)
 
 
 def _read_shard() -> ShardRecord:
     return read_shard("kafka:9092", positions_topic="t.positions", shard=0)
 
 
-@given(
-    st.dictionaries(
-        st.text(min_size=1, max_size=8),
-        st.builds(
-            SymbolPosition,
-            next_id=st.integers(0, 2**63),
-            last_id=st.none() | st.integers(0, 2**63 - 1),
-        ),
-        max_size=5,
-    )
-)
-def test_a_position_comes_back_as_it_was_written(position: dict[str, SymbolPosition]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        _topic(patch, [(POSITION_KEY, encode_position(position))])
-        assert _read_shard() == ShardRecord(None, position)
+def _at(next_id: int) -> ShardPosition:
+    return ShardPosition({"X": SymbolPosition(next_id, next_id - 1)})
 
 
 def test_the_last_record_of_each_key_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    old, new = {"X": SymbolPosition(5, 4)}, {"X": SymbolPosition(9, 7)}
     _topic(
         monkeypatch,
         [
-            (POSITION_KEY, encode_position(old)),
+            (POSITION_KEY, encode_position(_at(5))),
             (IDENTITY_KEY, encode_identity(IDENTITY)),
-            (POSITION_KEY, encode_position(new)),
+            (POSITION_KEY, encode_position(_at(9))),
             (b"another key", b"\xff"),
         ],
     )
-    assert _read_shard() == ShardRecord(IDENTITY, new)
+    assert _read_shard() == ShardRecord(IDENTITY, _at(9))
+
+
+def test_a_strange_record_that_was_written_over_since_is_repaired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _topic(monkeypatch, [(POSITION_KEY, b"?"), (POSITION_KEY, encode_position(_at(9)))])
+    assert _read_shard() == ShardRecord(None, _at(9))
+
+
+def test_a_strange_request_costs_that_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = BackfillRequest("X", 3, "r2")
+    _topic(
+        monkeypatch,
+        [
+            (POSITION_KEY, encode_position(_at(9))),
+            (request_key("r1"), b"?"),
+            (request_key("r2"), encode_request(request)),
+        ],
+    )
+    assert _read_shard() == ShardRecord(None, _at(9), (request,))
 
 
 def test_an_empty_topic_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,14 +109,6 @@ def test_a_record_that_is_not_ours_is_refused_with_its_offset_and_the_repair(
     _topic(monkeypatch, [(key, value)])
     with pytest.raises(StopError, match=r"offset 0 .*k2 positions rebuild --from-topic"):
         _read_shard()
-
-
-def test_a_position_is_json_an_operator_can_read() -> None:
-    value = encode_position({"X": SymbolPosition(5, None), "A": SymbolPosition(2, 1)})
-    assert json.loads(value) == {
-        "symbols": {"A": {"next_id": 2, "last_id": 1}, "X": {"next_id": 5, "last_id": None}}
-    }
-    assert value == encode_position({"A": SymbolPosition(2, 1), "X": SymbolPosition(5, None)})
 
 
 def _record(symbol: str, source_id: int) -> bytes:
@@ -159,7 +164,10 @@ def test_declared_gaps_are_read_back_and_strange_records_passed_over(
         (b"X", encode_gap(gap, declared_ts_us=1_767_225_600_000_000)),
         (None, b"\xff"),
         (b"X", None),
+        (b"X", encode_repaired("X", IdRange(4, 4), repaired_ts_us=1_767_225_600_000_001)),
         (b"X", b"{}"),
     ]
     _topic(monkeypatch, log)
+    events = [one.event for one in read_gap_records("k", gaps_topic="t.gaps", shard=0)]
+    assert events == [GapEvent.DECLARED, GapEvent.REPAIRED]
     assert read_gaps("k", gaps_topic="t.gaps", shard=0) == [("X", IdRange(3, 5))]

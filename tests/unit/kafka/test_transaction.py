@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from k2.errors import ReconcileError, RetryError, StopError
-from k2.kafka import transaction
-from k2.kafka.transaction import Record, ShardProducer, transactional_id
+from k2.errors import ReconcileError, RetryError
+from k2.kafka.clients import Clients
+from k2.kafka.transaction import FencedError, Record, ShardProducer, transactional_id
 
 RECORDS = [Record("t", b"X", b"1"), Record("t.positions", b"position", b"2")]
 TIMED_OUT = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
@@ -25,7 +25,7 @@ class FakeProducer:
     def __init__(self, settings: dict[str, Any], **_more: Any) -> None:
         self.settings = settings
         self.calls: list[str] = []
-        self.produced: list[tuple[str, bytes, bytes, int]] = []
+        self.produced: list[tuple[str, bytes, bytes | None, int]] = []
         type(self).made.append(self)
 
     def _do(self, name: str) -> None:
@@ -47,7 +47,7 @@ class FakeProducer:
     def begin_transaction(self) -> None:
         self._do("begin")
 
-    def produce(self, topic: str, *, value: bytes, key: bytes, partition: int) -> None:
+    def produce(self, topic: str, *, value: bytes | None, key: bytes, partition: int) -> None:
         self._do("produce")
         self.produced.append((topic, key, value, partition))
 
@@ -61,19 +61,29 @@ class FakeProducer:
         self._do("abort")
 
 
+CLIENTS = Clients(FakeProducer, FakeProducer)
 Start = Callable[..., ShardProducer]
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+def start() -> Start:
     """Return an initialised shard producer over a producer that follows a script."""
-    monkeypatch.setattr(transaction, "Producer", FakeProducer)
     FakeProducer.made = []
 
-    def begin(*, keep_trying: Callable[[], bool] = lambda: True, **script: Any) -> ShardProducer:
+    def begin(
+        *,
+        keep_trying: Callable[[], bool] = lambda: True,
+        monotonic_s: Callable[[], float] = lambda: 0.0,
+        **script: Any,
+    ) -> ShardProducer:
         FakeProducer.script = {}
         shard = ShardProducer(
-            bootstrap="kafka:9092", trades_topic="t", shard=3, keep_trying=keep_trying
+            bootstrap="kafka:9092",
+            trades_topic="t",
+            shard=3,
+            keep_trying=keep_trying,
+            clients=CLIENTS,
+            monotonic_s=monotonic_s,
         )
         shard.initialise()
         FakeProducer.script = script
@@ -165,16 +175,18 @@ def test_a_fatal_failure_leaves_the_outcome_unknown(start: Start, at: str) -> No
 
 @pytest.mark.parametrize("reason", [FENCED, FENCED_BY_BROKER])
 @pytest.mark.parametrize("at", ["begin", "produce", "commit"])
-def test_a_fenced_producer_stops(start: Start, at: str, reason: KafkaError) -> None:
+def test_a_fenced_producer_says_who_it_was(start: Start, at: str, reason: KafkaError) -> None:
     shard = start(**{at: [reason]})
-    with pytest.raises(StopError, match=r"another process became the writer of shard 3 \(k2-t-3\)"):
+    with pytest.raises(
+        FencedError, match=r"another process became the writer of shard 3 \(k2-t-3\)"
+    ):
         shard.commit(RECORDS)
     assert not shard.initialised
 
 
-def test_a_producer_fenced_while_it_aborts_stops(start: Start) -> None:
+def test_a_producer_fenced_while_it_aborts_says_so(start: Start) -> None:
     shard = start(commit=[ABORTABLE], abort=[FENCED])
-    with pytest.raises(StopError):
+    with pytest.raises(FencedError):
         shard.commit(RECORDS)
     assert not shard.initialised
 
@@ -183,19 +195,19 @@ def test_a_fatal_error_in_a_long_batch_is_asked_what_it_stands_for(start: Start)
     # Fenced while producing, the library says only that something was fatal.
     anonymous = KafkaError(KafkaError._FATAL, "fatal", fatal=True)
     shard = start(produce=[None, anonymous], abort=[FENCED])
-    with pytest.raises(StopError, match="another process became the writer"):
+    with pytest.raises(FencedError, match="another process became the writer"):
         shard.commit(RECORDS)
     assert not shard.initialised
 
 
 def test_a_fence_after_a_transaction_that_was_open_too_long_may_be_kafkas_own(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start,
 ) -> None:
-    shard = start(commit=[FENCED])
-    clock = iter([0.0, 0.0, 61.0, 61.0])
-    monkeypatch.setattr("k2.kafka.transaction.time.monotonic", lambda: next(clock, 61.0))
-    with pytest.raises(ReconcileError, match="61 s in one transaction"):
+    clock = iter([0.0, 0.0, 0.0])
+    shard = start(commit=[FENCED], monotonic_s=lambda: next(clock, 61.0))
+    with pytest.raises(ReconcileError, match="61 s in one transaction") as raised:
         shard.commit(RECORDS)
+    assert not isinstance(raised.value, FencedError)
     assert not shard.initialised
 
 
@@ -224,18 +236,65 @@ def test_a_queue_that_stays_full_ends_when_told_to_stop_trying(start: Start) -> 
 
 
 @pytest.mark.parametrize("at", ["list_topics", "init"])
-def test_a_broker_that_is_away_at_the_start_is_tried_again_later(
-    monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    monkeypatch.setattr(transaction, "Producer", FakeProducer)
-    FakeProducer.made, FakeProducer.script = [], {at: [TIMED_OUT, FENCED]}
-    shard = ShardProducer(bootstrap="k", trades_topic="t", shard=0, keep_trying=lambda: True)
+def test_a_broker_that_is_away_at_the_start_is_tried_again_later(start: Start, at: str) -> None:
+    shard = start()
+    FakeProducer.script = {at: [TIMED_OUT, None]}
     with pytest.raises(RetryError):
         shard.initialise()
     assert not shard.initialised
-    with pytest.raises(StopError):
+    shard.initialise()
+    assert shard.initialised
+
+
+def test_a_producer_fenced_while_it_initialises_is_none(start: Start) -> None:
+    shard = start()
+    FakeProducer.script = {"init": [FENCED]}
+    with pytest.raises(FencedError):
         shard.initialise()
     assert not shard.initialised
+
+
+def test_a_warm_producer_is_connected_fences_nobody_and_is_the_next_one(start: Start) -> None:
+    shard = start()
+    shard.warm()
+    shard.warm()
+    _, warm = FakeProducer.made
+    assert set(warm.calls) == {"list_topics"}
+    shard.commit(RECORDS)
+    assert "begin" not in warm.calls
+    shard.initialise()
+    shard.commit(RECORDS)
+    assert len(FakeProducer.made) == 2
+    assert warm.calls[-4:] == ["begin", "produce", "produce", "commit"]
+    assert warm.calls.count("init") == 1
+
+
+def test_a_warm_producer_outlives_the_one_in_use_but_not_the_shard(start: Start) -> None:
+    shard = start(commit=[FATAL])
+    shard.warm()
+    with pytest.raises(ReconcileError):
+        shard.commit(RECORDS)
+    shard.initialise()
+    assert len(FakeProducer.made) == 2
+    shard.warm()
+    shard.destroy()
+    shard.initialise()
+    assert len(FakeProducer.made) == 4
+
+
+def test_warming_up_without_a_broker_is_tried_again_later(start: Start) -> None:
+    shard = start()
+    FakeProducer.script = {"list_topics": [TIMED_OUT, None]}
+    with pytest.raises(RetryError):
+        shard.warm()
+    shard.warm()
+    assert len(FakeProducer.made) == 2
+
+
+def test_a_record_without_value_deletes(start: Start) -> None:
+    shard = start()
+    shard.commit([Record("t.positions", b"request:1", None)])
+    assert FakeProducer.made[0].produced == [("t.positions", b"request:1", None, 3)]
 
 
 def test_initialising_again_makes_a_new_producer(start: Start) -> None:

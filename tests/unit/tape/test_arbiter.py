@@ -1,5 +1,7 @@
+from collections.abc import Callable
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from hypothesis.stateful import (
 
 from k2.errors import RejectError
 from k2.market import BadRow, Gap, IdRange, Origin, Side, Trade
-from k2.tape.arbiter import Placed, SymbolTape
+from k2.tape.arbiter import Hold, Placed, SymbolTape
 from k2.tape.healing import declare_missing, place_page
 
 
@@ -47,10 +49,26 @@ def test_trades_in_order_go_straight_through_with_the_id_before_them() -> None:
     assert tape.hole is None
 
 
-def test_the_first_trade_starts_a_tape_that_has_no_position() -> None:
+def test_a_tape_whose_start_is_unknown_holds_everything_until_it_begins() -> None:
     tape = SymbolTape("BTCUSDT", next_id=None)
-    assert tape.offer(_trade(70)) == [Placed(_trade(70), None)]
-    assert (tape.next_id, tape.previous_id) == (71, 70)
+    assert tape.offer(_trade(70)) == tape.offer(_trade(69)) == tape.offer(_trade(60)) == []
+    assert (tape.next_id, tape.hole, tape.held) == (None, None, 3)
+    assert tape.begin(69) == [Placed(_trade(69), None), Placed(_trade(70), 69)]
+    assert (tape.next_id, tape.previous_id, tape.held) == (71, 70, 0)
+    assert tape.offer(_trade(60)) == []
+    assert tape.duplicates == 1
+
+
+def test_a_tape_begun_in_vain_is_unknown_again_and_keeps_what_it_holds() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=None)
+    tape.begin(5)
+    tape.offer(_trade(5))
+    tape.offer(_trade(8))
+    tape.unknown()
+    assert tape.offer(_trade(5)) == tape.offer(_trade(6)) == []
+    assert (tape.hole, tape.held) == (None, 3)
+    assert tape.begin(5) == [Placed(_trade(5), None), Placed(_trade(6), 5)]
+    assert tape.hole == IdRange(7, 7)
 
 
 def test_a_copy_is_counted_and_dropped() -> None:
@@ -73,7 +91,7 @@ def test_a_hole_holds_back_what_follows_until_it_is_filled() -> None:
 
 
 def test_a_full_hold_lets_go_of_what_rest_can_bring_back() -> None:
-    tape = SymbolTape("BTCUSDT", next_id=0, held_max=2)
+    tape = SymbolTape("BTCUSDT", next_id=0, hold=Hold(2))
     for source_id in (2, 3, 4, 5):
         assert tape.offer(_trade(source_id)) == []
     assert (tape.held, tape.released) == (2, 2)
@@ -113,6 +131,96 @@ def test_ids_the_exchange_does_not_have_yet_are_taken_back() -> None:
     assert tape.hole is None
 
 
+def test_one_hold_is_shared_by_all_tapes_of_a_process() -> None:
+    hold = Hold(3)
+    one = SymbolTape("BTCUSDT", next_id=0, hold=hold)
+    other = SymbolTape("ETHUSDT", next_id=0, hold=hold)
+    for source_id in (1, 2):
+        one.offer(_trade(source_id))
+        other.offer(_trade(source_id))
+    assert (one.held, other.held, hold.taken) == (2, 1, 3)
+    assert (one.released, other.released) == (0, 1)
+    one.offer(_trade(0))
+    assert (one.next_id, hold.taken) == (3, 1)
+    other.offer(_trade(2))
+    assert (other.held, hold.taken) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("leave", "left"),
+    [
+        (lambda tape: tape.let_go(), 0),
+        (lambda tape: tape.disbelieve(above_id=8), 2),
+        (lambda tape: tape.go_to(9, 8), 1),
+        (lambda tape: tape.go_to(7, 6), 0),
+        (lambda tape: tape.declare(IdRange(5, 7)), 0),
+        (lambda tape: tape.unknown(), 3),
+    ],
+)
+def test_whatever_leaves_the_hold_makes_room(
+    leave: Callable[[SymbolTape], object], left: int
+) -> None:
+    hold = Hold()
+    tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4, hold=hold)
+    for source_id in (7, 8, 10) if left == 1 else (7, 8, 9):
+        tape.offer(_trade(source_id))
+    leave(tape)
+    assert (tape.held, hold.taken) == (left, left)
+
+
+def test_going_forward_forgets_what_the_writer_has_written_and_places_the_rest() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
+    for source_id in (7, 8, 10, 11, 13):
+        tape.offer(_trade(source_id))
+    assert tape.go_to(10, 9) == [Placed(_trade(10), 9), Placed(_trade(11), 10)]
+    assert (tape.next_id, tape.previous_id, tape.hole) == (12, 11, IdRange(12, 12))
+
+
+def test_going_back_places_again_what_has_to_be_written_again() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
+    for source_id in (5, 6, 7, 9):
+        tape.offer(_trade(source_id))
+    assert tape.go_to(6, 5) == []
+    assert (tape.hole, tape.held) == (IdRange(6, 8), 1)
+    assert tape.offer(_trade(6)) == [Placed(_trade(6), 5)]
+    assert _ids(tape.offer(_trade(7))) == [7]
+    assert _ids(tape.offer(_trade(8))) == [8, 9]
+
+
+def test_the_exchanges_own_record_replaces_a_held_copy_that_tells_otherwise() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5)
+    mangled = msgspec.structs.replace(_trade(7), price=Decimal(2))
+    tape.offer(mangled)
+    tape.offer(_trade(8))
+    for source_id in (7, 8, 9):
+        tape.correct(_trade(source_id, Origin.HEALED))
+    freed = tape.go_to(7, 6)
+    assert [placed.trade.price for placed in freed] == [1, 1]
+    assert [placed.trade.origin for placed in freed] == [Origin.HEALED, Origin.STREAM]
+
+
+def _fills(source_id: int, first: int, last: int) -> Trade:
+    return msgspec.structs.replace(_trade(source_id), first_trade_id=first, last_trade_id=last)
+
+
+def test_fills_that_do_not_follow_one_another_are_counted_and_written() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
+    placed = [
+        *tape.offer(_fills(5, 50, 52)),  # what came before it is not known
+        *tape.offer(_fills(6, 53, 53)),
+        *tape.offer(_fills(8, 60, 61)),
+        *tape.offer(_fills(7, 55, 59)),
+    ]
+    assert _ids(placed) == [5, 6, 7, 8]
+    assert tape.fill_breaks == 1
+    tape.go_to(20, 19)
+    tape.offer(_fills(20, 900, 900))
+    assert tape.fill_breaks == 1, "nobody saw the fills of 19"
+    tape.declare(IdRange(21, 22))
+    tape.offer(_fills(23, 999, 999))
+    assert tape.fill_breaks == 1, "nobody saw the fills of the gap"
+
+
 class TapeMachine(RuleBasedStateMachine):
     """The exchange has ids 0..N; whatever is delivered and lost, the tape stays consecutive."""
 
@@ -120,16 +228,54 @@ class TapeMachine(RuleBasedStateMachine):
         super().__init__()
         self.items: list[Placed | Gap] = []
         self.newest = -1
-        self.streamed: set[int] = set()
         self.lost: set[int] = set()
 
-    @initialize(start=st.integers(0, 3), held_max=st.integers(1, 6))
-    def begin(self, start: int, held_max: int) -> None:
+    @initialize(start=st.integers(0, 3), limit=st.integers(1, 6), known=st.booleans())
+    def begin(self, start: int, limit: int, known: bool) -> None:
         self.start = start
         self.newest = start - 1
+        self.hold = Hold(limit)
+        previous_id = start - 1 if start else None
         self.tape = SymbolTape(
-            "BTCUSDT", next_id=start, previous_id=start - 1 if start else None, held_max=held_max
+            "BTCUSDT",
+            next_id=start if known else None,
+            previous_id=previous_id if known else None,
+            hold=self.hold,
         )
+        self.previous_id = previous_id if known else None
+
+    @precondition(lambda self: self.tape.next_id is None)
+    @rule()
+    def begin_tape(self) -> None:
+        self.items += self.tape.begin(self.start)
+
+    @precondition(lambda self: self.tape.next_id is not None and self.items)
+    @rule(data=st.data())
+    def lose_the_end(self, data: st.DataObject) -> None:
+        """The log ends earlier: what follows its end is written again."""
+        kept = data.draw(st.integers(0, len(self.items)))
+        self.items = self.items[:kept]
+        self._stand_at_the_end()
+
+    @precondition(lambda self: self.tape.next_id is not None)
+    @rule(count=st.integers(1, 6))
+    def another_writes(self, count: int) -> None:
+        """The log ends later: somebody else had what we had not."""
+        first_id, previous_id = self.tape.next_id, self.tape.previous_id
+        assert first_id is not None
+        for source_id in range(first_id, min(first_id + count, self.newest + 1)):
+            self.items.append(Placed(_trade(source_id), previous_id))
+            previous_id = source_id
+        self._stand_at_the_end()
+
+    def _stand_at_the_end(self) -> None:
+        next_id, previous_id = self.start, self.previous_id
+        for item in self.items:
+            if isinstance(item, Gap):
+                next_id = item.ids.last_id + 1
+            else:
+                next_id, previous_id = item.trade.source_id + 1, item.trade.source_id
+        self.items += self.tape.go_to(next_id, previous_id)
 
     @rule(count=st.integers(1, 4), lost_by_rest=st.booleans())
     def trade(self, count: int, lost_by_rest: bool) -> None:
@@ -142,9 +288,9 @@ class TapeMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def stream(self, data: st.DataObject) -> None:
         source_id = data.draw(st.integers(max(self.start, self.newest - 8), self.newest))
-        self.streamed.add(source_id)
         self.items += self.tape.offer(_trade(source_id))
 
+    @precondition(lambda self: self.tape.next_id is not None)
     @rule(rows=st.integers(0, 5), bad=st.sets(st.integers(0, 4)))
     def page(self, rows: int, bad: set[int]) -> None:
         next_id = self.tape.next_id or 0
@@ -163,14 +309,14 @@ class TapeMachine(RuleBasedStateMachine):
             lacking = set(range(page.lacking.first_id, page.lacking.last_id + 1))
             assert lacking <= self.lost
             # A copy held back is a source: only what nobody has may be declared.
-            assert self.tape.released or not lacking & self.streamed
+            assert not lacking & self.tape._held.keys()
             self.items += declare_missing(self.tape, page.lacking, waited_s=60)
 
     @invariant()
     def strictly_consecutive_but_for_declared_ranges(self) -> None:
         if not hasattr(self, "tape"):
             return
-        next_id, last = self.start, self.start - 1 if self.start else None
+        next_id, last = self.start, self.previous_id
         for item in self.items:
             if isinstance(item, Gap):
                 assert item.ids.first_id == next_id
@@ -179,8 +325,13 @@ class TapeMachine(RuleBasedStateMachine):
             assert item.trade.source_id == next_id
             assert item.previous_id == last
             last, next_id = next_id, next_id + 1
+        assert self.hold.taken == self.tape.held <= self.hold.limit
+        if self.tape.next_id is None:
+            assert self.items == []
+            return
         assert (self.tape.next_id, self.tape.previous_id) == (next_id, last)
         assert next_id <= self.newest + 1
+        assert not self.tape.held or self.tape.next_id < min(self.tape._held)
 
 
 TestAnyInterleaving = TapeMachine.TestCase

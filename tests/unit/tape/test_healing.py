@@ -1,5 +1,7 @@
 from decimal import Decimal
 
+import msgspec
+
 from k2.market import BadRow, Gap, GapClass, IdRange, Origin, Side, Trade
 from k2.tape.arbiter import Placed, SymbolTape
 from k2.tape.healing import PAGE_ROWS, declare_missing, place_page
@@ -66,10 +68,23 @@ def test_a_bad_row_beyond_a_hole_waits_until_its_turn() -> None:
     assert (page.items, page.bad_rows, page.lacking) == ([], [], IdRange(5, 6))
 
 
-def test_a_bad_row_can_start_a_tape() -> None:
-    tape = SymbolTape("BTCUSDT", next_id=None)
+def test_a_bad_row_can_be_the_first_of_a_tape() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=7)
     page = place_page(tape, [_bad(7), _trade(8)])
     assert page.items == [_gap(7, 7, GapClass.REJECTED, "why"), Placed(_trade(8), None)]
+
+
+def test_a_page_for_a_tape_whose_start_is_unknown_writes_nothing() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=None)
+    page = place_page(tape, [_bad(7), _trade(8)])
+    assert (page.items, page.bad_rows, page.lacking, tape.held) == ([], [], None, 1)
+
+
+def test_what_rest_tells_of_a_held_trade_counts() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
+    tape.offer(msgspec.structs.replace(_trade(6), price=Decimal(9)))
+    page = place_page(tape, [_trade(5), _trade(6)])
+    assert [item.trade.price for item in page.items if isinstance(item, Placed)] == [1, 1]
 
 
 def test_ids_a_page_skips_are_told_but_not_declared() -> None:

@@ -1,0 +1,185 @@
+"""The past, page by page downwards: the tape stays one piece from its first id on.
+
+An operator's request is a record in ``.positions``. The writer takes it up, and every page goes to
+``.repairs`` in one transaction with the new low-water mark: whoever goes on after a crash, goes on
+exactly below what is written.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from k2.errors import RejectError, RetryError
+from k2.ingestion.host import Host
+from k2.ingestion.ports import Rest
+from k2.ingestion.repairs import ranges, repair_records
+from k2.ingestion.shard import Shard, Told
+from k2.kafka.gap_records import encode_gap, encode_repaired
+from k2.kafka.position import (
+    BackfillRequest,
+    SymbolPosition,
+    position_after,
+    position_after_backfill,
+    position_after_repair,
+    position_with_backfill,
+    request_key,
+)
+from k2.kafka.transaction import Record
+from k2.market import BadRow, Gap, GapClass, IdRange, Trade
+from k2.observability import metrics
+from k2.tape.healing import PAGE_ROWS
+
+RETRY_DELAY_S = 1.0
+ASK_AGAIN_AFTER_S = 5.0
+"""Rows REST lacks are asked for twice before they are declared."""
+
+_log = structlog.get_logger()
+
+
+class Backfill:
+    """Fills the past of one shard's symbols, for as long as this process writes it."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        rest: Rest,
+        *,
+        reject_row: Callable[[BadRow], None],
+        busy: Callable[[], bool],
+        host: Host,
+    ) -> None:
+        """Join a shard with REST and the dead letters; ``busy`` lets healing go first."""
+        self._shard = shard
+        self._rest = rest
+        self._reject_row = reject_row
+        self._busy = busy
+        self._host = host
+
+    async def run(self) -> None:
+        """Fill what is wanted, for ever."""
+        while True:
+            for request in self._shard.log.record.requests:
+                await self._take_up(request)
+            backfills = self._shard.told.position.backfills
+            if not backfills:
+                self._shard.news.clear()
+                await self._shard.news.wait()
+                continue
+            for symbol, wanted in backfills.items():
+                await self._fill_page(symbol, wanted)
+
+    async def _take_up(self, request: BackfillRequest) -> None:
+        shard = self._shard
+
+        def change(told: Told) -> Told | None:
+            where = told.position.symbols.get(request.symbol)
+            if where is not None and where.first_id is None and where.last_id is not None:
+                _log.warning(
+                    "backfill_refused",
+                    symbol=request.symbol,
+                    reason="where its tape begins is not recorded: `k2 positions rebuild "
+                    "--from-topic`, then ask again",
+                )
+                return told
+            if where is not None and request.from_id >= _first_id(where):
+                return told  # it begins there already
+            try:
+                position = position_with_backfill(told.position, request.symbol, request.from_id)
+            except RejectError as exc:
+                _log.warning("backfill_refused", symbol=request.symbol, reason=str(exc))
+                return told
+            return told._replace(position=position)
+
+        def records() -> Iterable[Record]:
+            yield Record(shard.settings.names.positions, request_key(request.request_id), None)
+
+        if await shard.do(records, change):
+            _log.info("backfill_begins", symbol=request.symbol, from_id=request.from_id)
+            await self._until_followed(request)
+
+    async def _until_followed(self, request: BackfillRequest) -> None:
+        """Wait until our own record of having taken it up has come back to us."""
+        while request in self._shard.log.record.requests:
+            self._shard.news.clear()
+            await self._shard.news.wait()
+
+    async def _fill_page(self, symbol: str, wanted: int) -> None:
+        first_id = _first_id(self._shard.told.position.symbols[symbol])
+        from_id = max(wanted, first_id - PAGE_ROWS)
+        while self._busy() or self._shard.full:  # noqa: ASYNC110 - healing ends by itself
+            await asyncio.sleep(RETRY_DELAY_S)
+        rows = await self._rows(symbol, from_id, below_id=first_id)
+        if len(rows) < first_id - from_id:
+            await asyncio.sleep(ASK_AGAIN_AFTER_S)
+            rows = await self._rows(symbol, from_id, below_id=first_id)
+        if await self._write(symbol, rows, IdRange(from_id, first_id - 1), first_id):
+            metrics.backfilled.labels(symbol).inc(first_id - from_id)
+            if from_id == wanted:
+                _log.info("backfill_complete", symbol=symbol, first_id=from_id)
+
+    async def _rows(self, symbol: str, from_id: int, *, below_id: int) -> list[Trade | BadRow]:
+        while True:
+            try:
+                rows = await self._rest.rows_from(symbol, from_id=from_id)
+            except RetryError as exc:
+                _log.info("backfill_waits", symbol=symbol, reason=str(exc))
+                await asyncio.sleep(RETRY_DELAY_S)
+                continue
+            return [row for row in rows if row.source_id < below_id]
+
+    async def _write(
+        self, symbol: str, rows: list[Trade | BadRow], page: IdRange, first_id: int
+    ) -> bool:
+        shard = self._shard
+        trades = [row for row in rows if isinstance(row, Trade)]
+        bad_rows = [row for row in rows if isinstance(row, BadRow)]
+        gaps = _gaps(symbol, page, trades, bad_rows)
+        now_us = self._host.wall_ns() // 1000
+        topic = shard.settings.names.gaps
+        # Ids declared before the first trade was written lie below it: they are here now.
+        repaired = [
+            trade.source_id
+            for trade in trades
+            for gap in shard.told.position.open_gaps
+            if gap.symbol == symbol and trade.source_id in gap.ids
+        ]
+
+        def records() -> Iterable[Record]:
+            yield from repair_records(shard, trades)
+            for gap in gaps:
+                yield Record(topic, symbol.encode(), encode_gap(gap, declared_ts_us=now_us))
+            for ids in ranges(repaired):
+                value = encode_repaired(symbol, ids, repaired_ts_us=now_us)
+                yield Record(topic, symbol.encode(), value)
+
+        def change(told: Told) -> Told | None:
+            if _first_id(told.position.symbols[symbol]) != first_id:
+                return None
+            position = position_after_repair(told.position, symbol, repaired)
+            position = position_after(position, gaps, declared_ts_us=now_us)
+            position = position_after_backfill(position, symbol, first_id=page.first_id)
+            return told._replace(position=position)
+
+        landed = await shard.do(records, change)
+        if landed:
+            for row in bad_rows:
+                self._reject_row(row)
+        return landed
+
+
+def _first_id(where: SymbolPosition) -> int:
+    """Return where a tape begins; one that has not begun to be written begins at its end."""
+    return where.first_id if where.first_id is not None else where.next_id
+
+
+def _gaps(symbol: str, page: IdRange, trades: list[Trade], bad_rows: list[BadRow]) -> list[Gap]:
+    """Return what of a page has no trade, as declared gaps."""
+    bad = {row.source_id: row for row in bad_rows}
+    have = {trade.source_id for trade in trades} | bad.keys()
+    lacking = [i for i in range(page.first_id, page.last_id + 1) if i not in have]
+    gaps = [Gap(symbol, ids, GapClass.MISSING, "REST lacks it") for ids in ranges(lacking)]
+    for source_id, row in bad.items():
+        gap_class = GapClass.VOID if row.error_type == "void" else GapClass.REJECTED
+        gaps.append(Gap(symbol, IdRange(source_id, source_id), gap_class, row.error))
+    return gaps

@@ -1,0 +1,201 @@
+"""One shard in Kafka, for the event loop: follow it, become its writer, commit to it.
+
+The lease says who should write; ``take_over`` decides who can: it fences every earlier writer,
+and then reads the position to its end, of which nothing can be open or undecided any more.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from k2.errors import RetryError
+from k2.ingestion.host import Host
+from k2.ingestion.workers import Worker
+from k2.kafka.clients import Clients
+from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
+from k2.kafka.position import ShardRecord
+from k2.kafka.positions import read_tail
+from k2.kafka.shard_reader import EndAsker, ShardFollower
+from k2.kafka.topics import TopicNames
+from k2.kafka.transaction import Record, ShardProducer
+
+FOLLOW_DEADLINE_S = 30.0
+RETRY_DELAY_S = 0.5
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """What a shard needs to know."""
+
+    shard: int
+    bootstrap: str
+    names: TopicNames
+    batch_size: int
+    batch_timeout_s: float
+    poll_s: float
+    """Longest one look for new positions blocks its thread, and a shutdown."""
+
+
+class ShardLog:
+    """Kafka's calls of one shard: commits on one thread, the follower on another."""
+
+    def __init__(
+        self,
+        settings: ShardSettings,
+        *,
+        clients: Clients,
+        worker: Callable[[str], Worker],
+        host: Host,
+        keep_trying: Callable[[], bool],
+    ) -> None:
+        """Prepare; nothing is contacted yet. ``keep_trying`` is asked while Kafka is away."""
+        self.settings = settings
+        self._clients = clients
+        self._host = host
+        self._keep_trying = keep_trying
+        self._kafka = worker(f"shard-{settings.shard}")
+        self._following = worker(f"follow-{settings.shard}")
+        self._progress = asyncio.Event()
+        self._producer = ShardProducer(
+            bootstrap=settings.bootstrap,
+            trades_topic=settings.names.trades,
+            shard=settings.shard,
+            keep_trying=keep_trying,
+            clients=clients,
+            monotonic_s=host.monotonic_s,
+        )
+        self._follower = ShardFollower(
+            settings.bootstrap,
+            positions_topic=settings.names.positions,
+            shard=settings.shard,
+            clients=clients,
+            poll_s=settings.poll_s,
+            monotonic_s=host.monotonic_s,
+        )
+        self._ends = EndAsker(settings.bootstrap, clients=clients)
+
+    @property
+    def record(self) -> ShardRecord:
+        """What the shard's committed records have said so far."""
+        return self._follower.record
+
+    @property
+    def initialised(self) -> bool:
+        """Whether a transaction can begin."""
+        return self._producer.initialised
+
+    async def follow(self, changed: Callable[[], None]) -> None:
+        """Read the shard's positions for ever; tell of each change.
+
+        Raises:
+            StopError: If a record cannot be understood; it names the repairing command.
+        """
+        while True:
+            try:
+                news = await self._following.run(self._follower.follow)
+            except RetryError as exc:
+                _log.info("positions_not_readable", shard=self.settings.shard, reason=str(exc))
+                await asyncio.sleep(RETRY_DELAY_S)
+                continue
+            self._progress.set()
+            if news:
+                changed()
+
+    async def warm(self) -> None:
+        """Connect a producer, fencing nobody: taking over is then a matter of milliseconds."""
+        try:
+            await self._kafka.run(self._producer.warm)
+        except RetryError as exc:
+            _log.info("producer_not_warm", shard=self.settings.shard, reason=str(exc))
+
+    async def look(self) -> ShardRecord:
+        """Return what the shard says now, fencing nobody; it may be out of date.
+
+        Raises:
+            RetryError: If Kafka cannot be reached.
+        """
+        topic, shard = self.settings.names.positions, self.settings.shard
+        await self._follow_to(
+            await self._kafka.run(lambda: self._ends.last_stable_offset(topic, shard))
+        )
+        return self.record
+
+    async def take_over(self) -> ShardRecord:
+        """Fence whoever wrote before, then read what the tape is and where it ends.
+
+        Raises:
+            RetryError: If Kafka cannot be reached.
+        """
+        await self._kafka.run(self._producer.initialise)
+        try:
+            return await self.read_to_end()
+        except RetryError:
+            # An initialised producer whose position nobody has read must not write.
+            await self.release()
+            raise
+
+    async def read_to_end(self) -> ShardRecord:
+        """Return what the shard says once every transaction that is open now has ended.
+
+        Raises:
+            RetryError: If Kafka cannot be reached, or one stays open for too long.
+        """
+        topic, shard = self.settings.names.positions, self.settings.shard
+        await self._follow_to(
+            await self._kafka.run(lambda: self._ends.high_watermark(topic, shard))
+        )
+        return self.record
+
+    async def commit(self, records: Callable[[], Iterable[Record]]) -> None:
+        """Write the records (made on the worker thread) in one transaction.
+
+        Raises:
+            RetryError: If it was aborted: nothing of it is visible.
+            ReconcileError: If its outcome is unknown.
+            FencedError: If another process is the writer now.
+        """
+        await self._kafka.run(lambda: self._producer.commit(records()))
+
+    async def tail(self, records: int) -> tuple[bool, dict[str, int]]:
+        """Return whether the trades partition ever held a record, and each symbol's last id."""
+        return await self._kafka.run(
+            lambda: read_tail(
+                self.settings.bootstrap,
+                trades_topic=self.settings.names.trades,
+                shard=self.settings.shard,
+                writer_schema=parse_schema(SCHEMA_TEXT),
+                records=records,
+                clients=self._clients,
+            )
+        )
+
+    async def release(self) -> None:
+        """Give the producer up."""
+        await self._kafka.run(self._producer.destroy)
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self.release()
+        await self._kafka.run(self._ends.close)
+        self._kafka.close()
+        await self._following.run(self._follower.close)
+        self._following.close()
+
+    async def _follow_to(self, offset: int) -> None:
+        deadline_s = self._host.monotonic_s() + FOLLOW_DEADLINE_S
+        while self._follower.next_offset < offset:
+            left_s = deadline_s - self._host.monotonic_s()
+            if left_s <= 0 or not self._keep_trying():
+                raise RetryError(
+                    f"{self.settings.names.positions} was not read to offset {offset} in time"
+                )
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._progress.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,116 @@
+"""One shard's turn at writing: granted by the lease, begun by the fence, ended by either."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+import structlog
+
+from k2.ingestion.shard import Role, Shard
+from k2.kafka.transaction import FencedError
+from k2.observability import metrics
+
+_log = structlog.get_logger()
+
+
+class Terms:
+    """Serves one shard's terms, one after another, for as long as the process lives."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        *,
+        duties: Callable[[Shard], Iterable[Coroutine[Any, Any, None]]],
+        fenced: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Join a shard with what only its writer does (``duties``: healing and the like).
+
+        ``fenced`` is awaited when another process took the shard: the lease is joined anew.
+        """
+        self.shard = shard
+        self.over = asyncio.Event()
+        """Set while this process does not write the shard."""
+        self._duties = duties
+        self._fenced = fenced
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._granted = asyncio.Event()
+        self._ending = asyncio.Event()
+        self.over.set()
+
+    def also(self, duty: Coroutine[Any, Any, None]) -> "asyncio.Task[None] | None":
+        """Do one more thing for the rest of this term, if one is being served."""
+        if self._group is None:
+            duty.close()
+            return None
+        task = self._group.create_task(duty)
+        self._tasks.append(task)
+        return task
+
+    def grant(self) -> None:
+        """The lease says: write."""
+        self._ending.clear()
+        self._granted.set()
+
+    def end(self) -> None:
+        """The lease says: no more. What the ring holds now is still committed, if it can be."""
+        self._granted.clear()
+        self._ending.set()
+        self.shard.wake()
+
+    async def run(self) -> None:
+        """Serve for ever.
+
+        Raises:
+            StopError: If writing on could corrupt the tape.
+        """
+        label = str(self.shard.settings.shard)
+        metrics.shard_writer.labels(label).set(0)
+        while True:
+            if not self._granted.is_set():
+                await self.shard.log.warm()
+            await self._granted.wait()
+            self.over.clear()
+            fenced = False
+            try:
+                await self._serve()
+            except FencedError as exc:
+                fenced = True
+                self._granted.clear()
+                _log.warning("shard_taken_by_another", shard=label, reason=str(exc))
+            finally:
+                metrics.shard_writer.labels(label).set(0)
+                await self.shard.step_down()
+                self.over.set()
+            _log.info("standing_by", shard=label)
+            if fenced and not self._ending.is_set():
+                await self._fenced()
+
+    async def _serve(self) -> None:
+        shard = self.shard
+        label = str(shard.settings.shard)
+        await shard.take_over()
+        metrics.shard_writer.labels(label).set(1)
+        _log.info(
+            "took_over",
+            shard=label,
+            symbols=sorted(shard.tapes),
+            took_s=round(shard.last_pause_s, 3),
+            waiting=shard.pending,
+        )
+        fenced: FencedError | None = None
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for duty in self._duties(shard):
+                self.also(duty)
+            try:
+                await shard.write(self._ending)
+            except FencedError as exc:
+                fenced = exc
+            shard.role = Role.STANDBY
+            self._group = None
+            for task in self._tasks:
+                task.cancel()
+            self._tasks.clear()
+        if fenced is not None:
+            raise fenced

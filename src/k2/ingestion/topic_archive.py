@@ -1,0 +1,224 @@
+"""One Kafka topic's way into an Iceberg table, each record's row once.
+
+It starts where the table says it ends, never where the consumer group says.
+"""
+
+import base64
+import time
+from typing import Any
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from k2.errors import RetryError, StopError
+from k2.kafka.dead_letters import DeadLetters
+from k2.lake.commit_plan import Source
+from k2.lake.writer import Landed, TableWriter
+from k2.observability import metrics
+from k2.settings import Settings
+
+CONSUMER_GROUP = "k2-iceberg-writer-crypto-v2"
+RECORDS_PER_POLL = 10_000
+HELD_FLUSHES_MAX = 2
+REMIND_EVERY_S = 30.0
+
+_log = structlog.get_logger()
+
+
+class TopicArchive:
+    """One topic on its way into a table; blocking, one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        writer: TableWriter,
+        *,
+        partitions: int,
+        source: Source = Source.MAIN,
+        torn_from_rows: int = 0,
+    ) -> None:
+        """Start reading where the table says this source ends.
+
+        A table commit holds Kafka transactions of up to ``torn_from_rows`` records whole, or not at
+        all; longer ones are cut anywhere.
+        """
+        self._settings = settings
+        self._topic = topic
+        self._writer = writer
+        self._source = source
+        self._torn_from_rows = torn_from_rows
+        self._dead_letters = DeadLetters(
+            settings.dead_letter_dir, topic=topic, connection_id="archive"
+        )
+        self._values: list[bytes | None] = []
+        self._bytes = 0
+        self._flushed_at_s = 0.0
+        self._remind_at_s = 0.0
+        self._next: dict[int, int] = {}
+        self._open: dict[int, list[bytes | None]] = {}
+        """By partition, records whose transaction may have others behind them; of no batch yet."""
+        self._read: dict[int, int] = {}
+        """By partition, the offset behind the last record read."""
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap,
+                "group.id": CONSUMER_GROUP,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                # Records the table lacks that Kafka no longer has are a loss to be seen.
+                "auto.offset.reset": "error",
+                "fetch.queue.backoff.ms": 1,
+                "fetch.wait.max.ms": 100,
+                "log_level": 2,  # what goes wrong comes as an event, see _judge
+            }
+        )
+        offsets = writer.offsets(source)
+        starts = [
+            TopicPartition(topic, partition, offsets.get(partition, 0))
+            for partition in range(partitions)
+        ]
+        self._consumer.assign(
+            [
+                s if s.offset else TopicPartition(topic, s.partition, OFFSET_BEGINNING)
+                for s in starts
+            ]
+        )
+        _log.info("archive_begins", topic=topic, offsets={s.partition: s.offset for s in starts})
+
+    @property
+    def due(self) -> bool:
+        """Whether the batch is old, long or large enough for a table commit.
+
+        After a quiet time the first records go at once; in a steady flow one table commit follows
+        the other at the flush age, and no record is older than it when its commit begins.
+        """
+        if not self._values:
+            return False
+        return (
+            time.monotonic() - self._flushed_at_s >= self._settings.flush_age_s
+            or len(self._values) >= self._settings.flush_rows
+            or self._bytes >= self._settings.flush_bytes
+        )
+
+    def poll(self, timeout_s: float) -> int:
+        """Take what Kafka has, waiting so long; nothing while the lake cannot keep up.
+
+        Returns how many records came.
+        """
+        if len(self._values) >= HELD_FLUSHES_MAX * self._settings.flush_rows:
+            return 0
+        try:
+            messages = self._consumer.consume(RECORDS_PER_POLL, timeout_s)
+        except KafkaException as exc:
+            raise StopError(f"Kafka cannot read {self._topic}: {exc.args[0].str()}") from exc
+        taken = 0
+        for message in messages:
+            partition = message.partition() or 0
+            if (problem := message.error()) is None:
+                self._take(partition, message.offset() or 0, message.value())
+                taken += 1
+            elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
+                self._close_transaction(partition)  # what can be read is whole transactions
+            else:
+                self._judge(problem)
+        return taken
+
+    def flush(self) -> bool:
+        """Commit the batch to the table; where nothing happened keep it for the next turn.
+
+        Returns whether the batch is in the table (or there was none).
+
+        Raises:
+            ReconcileError: If nobody can say what became of the commit; the next start looks.
+        """
+        if not self._values:
+            return True
+        began_s = time.monotonic()
+        try:
+            landed = self._writer.write(self._values, offsets=self._next, source=self._source)
+        except RetryError as exc:
+            metrics.table_commit_failures.labels(self._writer.name, "retry").inc()
+            _log.warning("table_commit_waits", table=self._writer.name, reason=str(exc))
+            time.sleep(0.5)
+            return False
+        took_s = time.monotonic() - began_s
+        self._flushed_at_s = began_s
+        self._report(landed, took_s)
+        self._values, self._bytes, self._next = [], 0, {}
+        return True
+
+    def close(self) -> None:
+        """Let go of Kafka."""
+        self._consumer.close()
+
+    def _take(self, partition: int, offset: int, value: bytes | None) -> None:
+        if offset != self._read.get(partition):
+            # A transaction's records follow one another, and its end takes an offset of its own.
+            self._close_transaction(partition)
+        records = self._open.setdefault(partition, [])
+        records.append(value)
+        self._read[partition] = offset + 1
+        if len(records) >= self._torn_from_rows:
+            self._close_transaction(partition)
+
+    def _close_transaction(self, partition: int) -> None:
+        """Put into the batch what was read of a partition; nothing that belongs to it will come."""
+        if records := self._open.pop(partition, None):
+            self._values += records
+            self._bytes += sum(len(value or b"") for value in records)
+            self._next[partition] = self._read[partition]
+
+    def _report(self, landed: Landed, took_s: float) -> None:
+        name = self._writer.name
+        metrics.rows_written.labels(name).inc(landed.rows)
+        metrics.table_commit_seconds.labels(name).observe(took_s)
+        for bad in landed.decoded.undecodable:
+            metrics.message_errors.labels(bad.error_type).inc()
+            _log.warning("record_not_archived", topic=self._topic, reason=bad.error)
+            self._dead_letters.write(
+                original=_readable(bad.value),
+                error=bad.error,
+                error_type=bad.error_type,
+                symbol=None,
+            )
+        if landed.decoded.repeated and self._writer.rereads:
+            _log.info("records_already_held", topic=self._topic, count=len(landed.decoded.repeated))
+        elif landed.decoded.repeated:
+            _log.error(
+                "promise_broken",
+                topic=self._topic,
+                what="the topic holds ids the table already has; their rows were left out",
+                count=len(landed.decoded.repeated),
+                first=landed.decoded.repeated[0],
+            )
+        # For lag dashboards only: the table's own offsets are what the next start reads.
+        offsets = [TopicPartition(self._topic, p, offset) for p, offset in self._next.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as exc:
+            _log.debug("offset_commit_skipped", reason=exc.args[0].str())
+
+    def _judge(self, problem: KafkaError) -> None:
+        # The library's names for its own codes start with an underscore.
+        if problem.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
+            raise StopError(
+                f"Kafka no longer has the records of {self._topic} that follow the table: "
+                f"{problem.str()}. Retention was shorter than the archive's absence. Start it "
+                "with `k2 archive --from-first`; what is missing then shows in `k2 verify`"
+            )
+        if problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise StopError(f"topic {self._topic} was deleted while it was being archived")
+        now_s = time.monotonic()
+        if problem.code() == KafkaError._ALL_BROKERS_DOWN and now_s >= self._remind_at_s:  # noqa: SLF001
+            self._remind_at_s = now_s + REMIND_EVERY_S
+            _log.warning("Kafka cannot be reached", topic=self._topic, reason=problem.str())
+
+
+def _readable(value: bytes) -> dict[str, Any]:
+    try:
+        return {"_raw": value.decode("utf-8")}
+    except UnicodeDecodeError:
+        text = value.decode("utf-8", errors="replace")
+        return {"_raw": text, "_raw_base64": base64.b64encode(value).decode()}

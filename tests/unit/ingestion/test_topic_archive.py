@@ -1,0 +1,211 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
+
+from k2.errors import RetryError, StopError
+from k2.ingestion import topic_archive
+from k2.ingestion.topic_archive import HELD_FLUSHES_MAX, TopicArchive
+from k2.lake.commit_plan import Offsets, Source
+from k2.settings import Settings
+
+FLUSH_ROWS = 10
+TORN_FROM_ROWS = 6
+
+
+class Message:
+    def __init__(
+        self, offset: int = 0, *, value: bytes = b"v", partition: int = 0, error: int | None = None
+    ) -> None:
+        self._offset, self._value, self._partition = offset, value, partition
+        self._error = None if error is None else KafkaError(error)
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def value(self) -> bytes:
+        return self._value
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+
+def end(partition: int = 0) -> Message:
+    return Message(partition=partition, error=KafkaError._PARTITION_EOF)
+
+
+class FakeConsumer:
+    """Gives out what a test lays ready, one list per poll."""
+
+    made: "FakeConsumer"
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.ready: list[list[Message]] = []
+        self.assigned: dict[int, int] = {}
+        FakeConsumer.made = self
+
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        self.assigned = {one.partition: one.offset for one in partitions}
+
+    def consume(self, _records: int, _timeout_s: float) -> list[Message]:
+        return self.ready.pop(0) if self.ready else []
+
+    def commit(self, **_how: Any) -> None: ...
+
+
+class FakeWriter:
+    name = "trades"
+    rereads = False
+
+    def __init__(self, held: dict[Source, Offsets]) -> None:
+        self.held = held
+        self.written: list[tuple[int, Offsets, Source]] = []
+        self.refuses = False
+
+    def offsets(self, source: Source) -> Offsets:
+        return self.held[source]
+
+    def write(self, values: Sequence[bytes | None], *, offsets: Offsets, source: Source) -> Any:
+        if self.refuses:
+            raise RetryError("not now")
+        self.written.append((len(values), offsets, source))
+
+        class Landed:
+            rows = len(values)
+
+            class decoded:  # noqa: N801
+                undecodable: tuple[()] = ()
+                repeated: tuple[()] = ()
+
+        return Landed
+
+
+Made = tuple[TopicArchive, FakeConsumer, FakeWriter]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Made]:
+    monkeypatch.setattr(topic_archive, "Consumer", FakeConsumer)
+    monkeypatch.setattr("k2.ingestion.topic_archive.time.sleep", lambda _s: None)
+
+    def made(torn_from_rows: int = TORN_FROM_ROWS, partitions: int = 1) -> Made:
+        writer: Any = FakeWriter({Source.MAIN: {0: 99}, Source.REPAIRS: {1: 7}})
+        one = TopicArchive(
+            Settings(flush_rows=FLUSH_ROWS),
+            "t.repairs",
+            writer,
+            partitions=partitions,
+            source=Source.REPAIRS,
+            torn_from_rows=torn_from_rows,
+        )
+        return one, FakeConsumer.made, writer
+
+    return made
+
+
+def test_each_source_starts_where_the_table_says_that_it_ends(make: Callable[..., Made]) -> None:
+    _, consumer, _ = make(partitions=2)
+    assert consumer.assigned == {0: OFFSET_BEGINNING, 1: 7}
+    assert consumer.settings["isolation.level"] == "read_committed"
+
+
+def test_a_page_of_the_past_waits_for_its_upper_half(make: Callable[..., Made]) -> None:
+    one, consumer, writer = make()
+    consumer.ready = [[Message(0), Message(1)], [Message(2)], [end()]]
+    assert one.poll(0.1) == 2
+    assert (one.due, one.flush(), writer.written) == (False, True, [])
+    assert one.poll(0.1) == 1
+    assert (one.due, one.flush(), writer.written) == (False, True, [])
+    assert one.poll(0.1) == 0
+    assert one.due
+    assert one.flush()
+    assert writer.written == [(3, {0: 3}, Source.REPAIRS)]
+    assert (one.due, one.flush(), len(writer.written)) == (False, True, 1)
+
+
+def test_the_end_of_one_partition_is_not_that_of_another(make: Callable[..., Made]) -> None:
+    one, consumer, writer = make(partitions=2)
+    consumer.ready = [[Message(0), Message(7, partition=1), end(0)], [end(1)]]
+    one.poll(0.1)
+    one.flush()
+    assert writer.written == [(1, {0: 1}, Source.REPAIRS)]
+    one.poll(0.1)
+    one.flush()
+    assert writer.written[1:] == [(1, {1: 8}, Source.REPAIRS)]
+
+
+def test_pages_that_come_without_a_pause_are_not_waited_for(make: Callable[..., Made]) -> None:
+    # The end of a transaction has an offset of its own: 2 here.
+    one, consumer, writer = make()
+    consumer.ready = [[Message(0), Message(1), Message(3)], [Message(4), Message(6)]]
+    one.poll(0.1)
+    one.flush()
+    assert writer.written == [(2, {0: 2}, Source.REPAIRS)]
+    one.poll(0.1)
+    one.flush()
+    assert writer.written[1:] == [(2, {0: 5}, Source.REPAIRS)]
+
+
+def test_a_page_that_goes_on_behind_an_end_is_not_whole_again(make: Callable[..., Made]) -> None:
+    one, consumer, writer = make()
+    consumer.ready = [[Message(0), end(), Message(2)]]
+    one.poll(0.1)
+    one.flush()
+    assert writer.written == [(1, {0: 1}, Source.REPAIRS)]
+
+
+def test_a_transaction_too_long_to_be_kept_is_cut_anywhere(make: Callable[..., Made]) -> None:
+    one, consumer, writer = make()
+    consumer.ready = [[Message(i) for i in range(TORN_FROM_ROWS + 1)]]
+    one.poll(0.1)
+    assert one.due
+    one.flush()
+    assert writer.written == [(TORN_FROM_ROWS, {0: TORN_FROM_ROWS}, Source.REPAIRS)]
+
+
+def test_a_live_tape_does_not_wait_for_the_end_of_a_transaction(make: Callable[..., Made]) -> None:
+    one, consumer, _ = make(torn_from_rows=0)
+    assert not one.due
+    consumer.ready = [[Message(0)]]
+    one.poll(0.1)
+    assert one.due
+
+
+def test_a_batch_the_table_cannot_take_is_kept(make: Callable[..., Made]) -> None:
+    one, consumer, writer = make(torn_from_rows=0)
+    consumer.ready = [[Message(0)], [Message(1)]]
+    one.poll(0.1)
+    writer.refuses = True
+    assert not one.flush()
+    writer.refuses = False
+    one.poll(0.1)
+    assert one.flush()
+    assert writer.written == [(2, {0: 2}, Source.REPAIRS)]
+
+
+def test_nothing_more_is_taken_while_the_lake_cannot_keep_up(make: Callable[..., Made]) -> None:
+    one, consumer, _ = make()
+    consumer.ready = [[Message(i) for i in range(HELD_FLUSHES_MAX * FLUSH_ROWS)], [Message(99)]]
+    consumer.ready[0].append(end())
+    one.poll(0.1)
+    assert one.poll(0.1) == 0
+    assert len(consumer.ready) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (KafkaError._AUTO_OFFSET_RESET, "k2 archive --from-first"),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, "was deleted"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_stops(make: Callable[..., Made], code: int, says: str) -> None:
+    one, consumer, _ = make()
+    consumer.ready = [[Message(error=code)]]
+    with pytest.raises(StopError, match=says):
+        one.poll(0.1)

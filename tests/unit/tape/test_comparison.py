@@ -1,0 +1,99 @@
+from decimal import Decimal
+
+import msgspec
+
+from k2.market import Origin, Side, Trade
+from k2.tape.comparison import SETTLED_AFTER_S, Comparison, Figures, Told
+
+
+def _trade(source_id: int, *, price: str = "1", symbol: str = "BTCUSDT") -> Trade:
+    return Trade(
+        symbol=symbol,
+        source_id=source_id,
+        price=Decimal(price),
+        quantity=Decimal(1),
+        first_trade_id=source_id,
+        last_trade_id=source_id,
+        trade_ts_us=1,
+        event_ts_us=None,
+        recv_ts_ns=1,
+        taker_side=Side.BUY,
+        best_match=None,
+        origin=Origin.STREAM,
+    )
+
+
+def _counts(figures: Figures) -> tuple[int, int, int, int]:
+    return figures.equal, figures.different, figures.not_heard, figures.not_written
+
+
+def test_equal_trades_match_whichever_side_comes_first() -> None:
+    comparison = Comparison()
+    comparison.heard(_trade(5), 0.0)
+    comparison.written("BTCUSDT", 5, Told.by(_trade(5)), 0.1)
+    comparison.written("BTCUSDT", 6, Told.by(_trade(6)), 0.2)
+    comparison.heard(_trade(6), 0.3)
+    assert _counts(comparison.figures["BTCUSDT"]) == (2, 0, 0, 0)
+    assert comparison.figures["BTCUSDT"].share_equal == 1
+
+
+def test_every_told_field_counts_and_is_named() -> None:
+    for name, value in (
+        ("price", Decimal(2)),
+        ("quantity", Decimal(2)),
+        ("taker_side", Side.SELL),
+        ("first_trade_id", 4),
+        ("last_trade_id", 6),
+        ("trade_ts_us", 2),
+    ):
+        comparison = Comparison()
+        comparison.heard(_trade(5), 0.0)
+        other = msgspec.structs.replace(_trade(5), **{name: value})
+        comparison.written("BTCUSDT", 5, Told.by(other), 0.1)
+        assert _counts(comparison.figures["BTCUSDT"]) == (0, 1, 0, 0)
+        assert comparison.figures["BTCUSDT"].example == f"5 differs in {name}"
+
+
+def test_how_a_trade_reached_us_does_not_count() -> None:
+    comparison = Comparison()
+    healed = msgspec.structs.replace(_trade(5), origin=Origin.HEALED, recv_ts_ns=9, best_match=True)
+    comparison.heard(_trade(5), 0.0)
+    comparison.written("BTCUSDT", 5, Told.by(healed), 0.1)
+    assert comparison.figures["BTCUSDT"].equal == 1
+
+
+def test_what_one_side_lacks_is_judged_after_a_while() -> None:
+    comparison = Comparison()
+    comparison.heard(_trade(5), 0.0)
+    comparison.heard(_trade(6), 0.0)
+    comparison.written("BTCUSDT", 6, Told.by(_trade(6)), 0.1)
+    comparison.written("BTCUSDT", 7, Told.by(_trade(7)), 0.2)
+    comparison.settle(SETTLED_AFTER_S - 0.1)
+    assert _counts(comparison.figures["BTCUSDT"]) == (1, 0, 0, 0)
+    comparison.settle(SETTLED_AFTER_S + 1)
+    assert _counts(comparison.figures["BTCUSDT"]) == (1, 0, 1, 1)
+    assert comparison.figures["BTCUSDT"].share_equal == 1 / 3
+
+
+def test_what_was_written_before_we_listened_is_not_judged() -> None:
+    comparison = Comparison()
+    comparison.written("BTCUSDT", 4, Told.by(_trade(4)), 0.0)
+    comparison.heard(_trade(5), 0.0)
+    comparison.written("BTCUSDT", 4, Told.by(_trade(4)), 0.1)
+    comparison.settle(1e6)
+    assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 1)
+
+
+def test_waiting_is_bounded() -> None:
+    comparison = Comparison(pending_max=3)
+    for source_id in range(5):
+        comparison.heard(_trade(source_id), 0.0)
+    assert comparison.figures["BTCUSDT"].not_written == 2
+
+
+def test_becoming_the_writer_forgets_what_waits() -> None:
+    comparison = Comparison()
+    comparison.heard(_trade(5), 0.0)
+    comparison.forget()
+    comparison.settle(1e6)
+    assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 0)
