@@ -1,4 +1,8 @@
-"""PURE: what the table says it holds, and what that means for a commit whose outcome is unclear."""
+"""PURE: what the table says it holds, and what that means for a commit whose outcome is unclear.
+
+The trades table is filled from two topics, ``TRADES`` and ``REPAIRS``: every snapshot names the
+offsets of both.
+"""
 
 import json
 from collections.abc import Mapping
@@ -20,14 +24,40 @@ Offsets = dict[int, int]
 """Topic partition to the first offset not in the table."""
 
 
+class Source(Enum):
+    """Which of its topics a table was filled from; the value ends the names of its marks."""
+
+    MAIN = ""
+    """The trades topic of the trades table, the gaps topic of the gaps table."""
+    REPAIRS = ".repairs"
+    """Trades that came late or from the past."""
+
+    @property
+    def offsets_mark(self) -> str:
+        """Name of the mark, in summary and properties, that holds its offsets."""
+        return OFFSETS + self.value
+
+    @property
+    def topic_mark(self) -> str:
+        """Name of the property that says which topic it is."""
+        return TOPIC + self.value
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """How much of one topic a table holds."""
+
+    topic: str
+    """Its name and id."""
+    offsets: Offsets
+
+
 class TableState(msgspec.Struct, frozen=True):
     """What a table says of itself."""
 
-    offsets: Offsets
+    sources: Mapping[Source, Reached]
+    """What it was filled from so far; a source it never heard of is not there."""
     batch_id: str
     coverage: Coverage
-    topic: str
-    """Name and id of the topic it was filled from; empty on a new table."""
 
 
 class Verdict(Enum):
@@ -53,44 +83,67 @@ def read_state(
             appending to such a table could double or lose rows.
     """
     if summary is None:
-        return TableState({}, "", Coverage(), "")
+        return TableState({}, "", Coverage())
     told = summary.get(OFFSETS), summary.get(BATCH_ID)
     kept = properties.get(OFFSETS), properties.get(BATCH_ID)
     if None in told or None in kept:
         if rows == 0:
-            return TableState({}, "", Coverage(), "")
+            return TableState({}, "", Coverage())
         raise StopError(
             f"the table holds {rows} rows but not the Kafka offsets they came from: another "
             "program wrote to it. Name another lake (K2_LAKE_DIR), or roll the table back to its "
             f"last snapshot with {OFFSETS} in the summary"
         )
-    if told != kept:
+    repairs_told = summary.get(Source.REPAIRS.offsets_mark)
+    repairs_kept = properties.get(Source.REPAIRS.offsets_mark)
+    # A version that knew no repairs leaves them out of its summaries and their property as it was.
+    if told != kept or repairs_told not in (None, repairs_kept):
         raise StopError(
-            f"the table's snapshot says offsets {told[0]} (batch {told[1]}), its properties say "
-            f"{kept[0]} (batch {kept[1]}): another program changed one of them. Roll the table "
-            "back to its last snapshot where both agree"
+            f"the table's snapshot says offsets {told[0]} and of repairs {repairs_told} (batch "
+            f"{told[1]}), its properties say {kept[0]} and {repairs_kept} (batch {kept[1]}): "
+            "another program changed one of them. Roll the table back to its last snapshot where "
+            "both agree"
         )
     return TableState(
-        decode_offsets(told[0] or "{}"),
+        {
+            source: Reached(
+                properties.get(source.topic_mark, ""),
+                decode_offsets(properties[source.offsets_mark]),
+            )
+            for source in Source
+            if source.offsets_mark in properties
+        },
         told[1] or "",
         Coverage(json.loads(properties.get(COVERAGE, "{}"))),
-        properties.get(TOPIC, ""),
     )
 
 
-def after_failure(state: TableState, *, before: Offsets, batch_id: str) -> Verdict:
+def after_failure(state: TableState, *, before: TableState, batch_id: str) -> Verdict:
     """Say what a reloaded table shows of a commit that raised.
 
     Args:
         state: The table now.
-        before: The offsets it had when the commit was prepared.
+        before: The table when the commit was prepared.
         batch_id: Of the commit in question.
     """
     if state.batch_id == batch_id:
         return Verdict.LANDED
-    if state.offsets == before:
+    if _all_offsets(state) == _all_offsets(before):
         return Verdict.APPEND_AGAIN
     return Verdict.ANOTHER_WRITER
+
+
+def offset_marks(sources: Mapping[Source, Reached], batch_id: str) -> dict[str, str]:
+    """Return what a commit puts into its snapshot's summary, and into the table's properties."""
+    marks = {
+        source.offsets_mark: encode_offsets(reached.offsets) for source, reached in sources.items()
+    }
+    return {**marks, BATCH_ID: batch_id}
+
+
+def topic_marks(sources: Mapping[Source, Reached]) -> dict[str, str]:
+    """Return the properties that say which topics these are."""
+    return {source.topic_mark: reached.topic for source, reached in sources.items()}
 
 
 def encode_offsets(offsets: Offsets) -> str:
@@ -107,3 +160,7 @@ def decode_offsets(text: str) -> Offsets:
 def encode_coverage(coverage: Coverage) -> str:
     """Return a coverage as the JSON text of a table property."""
     return json.dumps(coverage.as_pairs(), ensure_ascii=False)
+
+
+def _all_offsets(state: TableState) -> dict[Source, Offsets]:
+    return {source: reached.offsets for source, reached in state.sources.items()}

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import fastavro
 import msgspec
@@ -136,7 +136,7 @@ class TradeDecoder:
 
 
 class GapDecoder:
-    """JSON gap records to rows of ``GAPS_SCHEMA``."""
+    """JSON gap records, declarations and repairs, to rows of ``GAPS_SCHEMA``."""
 
     def decode(self, values: Sequence[bytes | None], coverage: Coverage) -> Decoded:
         """Decode one batch; gaps have no ids of their own, so ``coverage`` passes through."""
@@ -146,11 +146,13 @@ class GapDecoder:
             try:
                 gap = msgspec.json.decode(value or b"", type=_GapRecord)
                 IdRange(gap.first_id, gap.last_id)
+                if (gap.event == "repaired") != (gap.repaired_ts_us is not None):
+                    raise ValueError("a repair, and only a repair, has a repaired_ts_us")
             except (msgspec.MsgspecError, ValueError) as exc:
                 error = f"not a gap record: {exc}"
                 undecodable.append(Undecodable(value or b"", error, "serialize"))
                 continue
-            records.append(msgspec.structs.asdict(gap))
+            records.append({name: getattr(gap, name) for name in GAPS_ARROW.names})
         rows = pa.Table.from_pylist(records, schema=GAPS_ARROW)
         return Decoded(rows, coverage, undecodable, [])
 
@@ -166,6 +168,8 @@ class _GapRecord(msgspec.Struct, rename={"gap_class": "class"}):
     gap_class: str
     reason: str
     declared_ts_us: _TsUs
+    event: Literal["declared", "repaired"] = "declared"
+    repaired_ts_us: _TsUs | None = None
 
 
 def _fits(record: dict[str, Any]) -> bool:

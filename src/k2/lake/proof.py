@@ -1,14 +1,16 @@
 """The proof: for each symbol, every id between its first and last once, or declared.
 
+A declared id counts as declared only while no row has it: repairs bring some of them after all.
 It reads the table with its own code path (DuckDB over the files), not the writer's books.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
 from k2.lake.query import LakeReader
 from k2.market import IdRange
+from k2.tape.ranges import without
 
 MISSING_SHOWN = 20
 
@@ -31,7 +33,11 @@ _JUMPS = """
     ORDER BY symbol, source_sequence
 """
 
-_DECLARED = "SELECT symbol, first_id, last_id FROM gaps ORDER BY symbol, first_id"
+# A repair needs no look: its row is in the table, or the id is as good as declared still.
+_DECLARED = """
+    SELECT symbol, first_id, last_id FROM gaps WHERE repaired_ts_us IS NULL
+    ORDER BY symbol, first_id
+"""
 
 
 class SymbolProof(msgspec.Struct, frozen=True):
@@ -74,7 +80,7 @@ def prove(reader: LakeReader, *, configured: Iterable[str]) -> Proof:
     symbols = []
     for symbol, rows, distinct, first_id, last_id, stream_rows in reader.run(_PER_SYMBOL).rows:
         absent = jumps.get(symbol, [])
-        missing = undeclared(absent, declared.get(symbol, []))
+        missing = without(absent, declared.get(symbol, []))
         missing_count = sum(len(ids) for ids in missing)
         symbols.append(
             SymbolProof(
@@ -94,22 +100,6 @@ def prove(reader: LakeReader, *, configured: Iterable[str]) -> Proof:
     without_rows = sorted(set(configured) - held)
     complete = bool(symbols) and not without_rows and all(one.complete for one in symbols)
     return Proof(complete, symbols, without_rows)
-
-
-def undeclared(absent: Sequence[IdRange], declared: Sequence[IdRange]) -> list[IdRange]:
-    """Return what of ``absent`` no declared range covers. Both ascending by first id."""
-    left: list[IdRange] = []
-    for ids in absent:
-        start = ids.first_id
-        for gap in declared:
-            if gap.last_id < start or gap.first_id > ids.last_id:
-                continue
-            if gap.first_id > start:
-                left.append(IdRange(start, gap.first_id - 1))
-            start = max(start, gap.last_id + 1)
-        if start <= ids.last_id:
-            left.append(IdRange(start, ids.last_id))
-    return left
 
 
 def _by_symbol(rows: Iterable[tuple[str, int, int]]) -> dict[str, list[IdRange]]:

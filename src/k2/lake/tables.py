@@ -7,6 +7,7 @@ from pathlib import Path
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
+    CommitFailedException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
     RESTError,
@@ -70,6 +71,12 @@ GAPS_SCHEMA = Schema(
     _required(4, "gap_class", StringType(), "missing, rejected or void"),
     _required(5, "reason", StringType(), "what was seen"),
     _required(6, "declared_ts_us", TimestamptzType(), "when it was declared"),
+    NestedField(
+        7,
+        "repaired_ts_us",
+        TimestamptzType(),
+        doc="null: declared; else when the ids were repaired",
+    ),
 )
 
 _PROPERTIES = {
@@ -116,16 +123,22 @@ def open_catalog(*, lake_dir: Path, catalog_name: str = "", create: bool = True)
 
 
 def ensure_table(catalog: Catalog, name: str) -> Table:
-    """Return table ``trades`` or ``gaps``, creating it if absent.
+    """Return table ``trades`` or ``gaps``: created if absent, given the columns it lacks.
 
     Raises:
-        RetryError: If the catalog cannot be asked.
+        RetryError: If the catalog cannot be asked, or the table changed meanwhile.
     """
     found = find_table(catalog, name)
-    if found is not None:
-        return found
     with _catalog_failures():
-        return _create_table(catalog, name)
+        if found is None:
+            return _create_table(catalog, name)
+        wanted = TRADES_SCHEMA if name == "trades" else GAPS_SCHEMA
+        absent = [f for f in wanted.fields if f.name not in found.schema().column_names]
+        if absent:
+            with found.update_schema() as update:
+                for field in absent:
+                    update.add_column(field.name, field.field_type, doc=field.doc)
+        return found
 
 
 def _create_table(catalog: Catalog, name: str) -> Table:
@@ -165,7 +178,7 @@ def find_table(catalog: Catalog, name: str) -> Table | None:
 def _catalog_failures() -> Iterator[None]:
     try:
         yield
-    except (OSError, SQLAlchemyError, RESTError) as exc:
+    except (OSError, SQLAlchemyError, RESTError, CommitFailedException) as exc:
         raise RetryError(f"the lake's catalog cannot be asked: {exc}") from exc
 
 

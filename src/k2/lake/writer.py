@@ -1,12 +1,13 @@
 """One table's writing side: batches of Kafka records in, landed table commits out.
 
+The trades table is filled from two topics, by one writer: a trade may be in either, never in both.
 The offsets, the batch id and the coverage are written in the same commit as the rows. After any
 exception the table is loaded again and says what happened; nothing is replayed on a guess.
 """
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,18 +21,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from k2.errors import ReconcileError, RetryError, StopError
 from k2.lake.commit_plan import (
-    BATCH_ID,
     COVERAGE,
-    OFFSETS,
     RANGES,
-    TOPIC,
     Offsets,
+    Reached,
+    Source,
     TableState,
     Verdict,
     after_failure,
     encode_coverage,
-    encode_offsets,
+    offset_marks,
     read_state,
+    topic_marks,
 )
 from k2.lake.decoding import Decoded
 from k2.lake.tables import ensure_table
@@ -81,7 +82,7 @@ class TableWriter:
         name: str,
         decoder: Decoder,
         *,
-        topic: str,
+        topics: Mapping[Source, str],
         from_first: bool = False,
     ) -> None:
         """Load (or create) the table and read what it holds.
@@ -90,9 +91,9 @@ class TableWriter:
             catalog: The lake's catalog.
             name: ``trades`` or ``gaps``.
             decoder: What makes rows of its records.
-            topic: Name and id of the topic it is filled from.
-            from_first: The operator says: go on from the first record Kafka still has, of this
-                topic even if it is a new one. Coverage keeps every id from doubling; gaps, which
+            topics: Name and id of each topic it is filled from.
+            from_first: The operator says: go on from the first record Kafka still has, of these
+                topics even if they are new ones. Coverage keeps every id from doubling; gaps, which
                 it does not know, are read again only from a new topic.
 
         Raises:
@@ -100,37 +101,46 @@ class TableWriter:
         """
         self._catalog = catalog
         self._decoder = decoder
-        self._topic = topic
         self.name = name
         self.rereads = from_first
         """Whether records the table holds already are expected."""
         self._table = ensure_table(catalog, name)
-        self.state = _state(self._table)
-        self._table_offsets = self.state.offsets
+        self._in_table = _state(self._table)
         """What the table itself says; ``state`` differs from it after ``from_first``."""
-        moved = self.state.topic not in ("", topic)
-        if moved and self.state.topic.partition("@")[0] != topic.partition("@")[0]:
-            raise StopError(
-                f"table {name} holds {self.state.topic.partition('@')[0]}, this topic is "
-                f"{topic.partition('@')[0]}: two tapes never share a lake. Name another one with "
-                "K2_LAKE_DIR"
-            )
-        if from_first and (moved or name == "trades"):
-            self.state = msgspec.structs.replace(self.state, offsets={}, topic=topic)
-        elif moved:
-            raise StopError(
-                f"table {name} was filled from topic {self.state.topic}, this one is {topic}: the "
-                "topic was deleted and created again, or this is another Kafka. Start with "
-                "`k2 archive --from-first` to go on from the first offset of this one; ids the "
-                "table holds already are not written twice"
-            )
+        sources = dict(self._in_table.sources)
+        for source, topic in topics.items():
+            was = sources.get(source, Reached("", {}))
+            moved = was.topic not in ("", topic)
+            if moved:
+                _refuse_another_tape(name, was.topic, topic)
+            if moved and not from_first:
+                raise StopError(
+                    f"table {name} was filled from topic {was.topic}, this one is {topic}: the "
+                    "topic was deleted and created again, or this is another Kafka. Start with "
+                    "`k2 archive --from-first` to go on from the first offset of this one; ids the "
+                    "table holds already are not written twice"
+                )
+            again = from_first and (moved or name == "trades")
+            sources[source] = Reached(topic, {} if again else was.offsets)
+        self.state = msgspec.structs.replace(self._in_table, sources=sources)
 
-    def write(self, values: Sequence[bytes | None], *, offsets: Offsets) -> Landed:
+    def offsets(self, source: Source = Source.MAIN) -> Offsets:
+        """Return, per partition of a source, the first offset not in the table."""
+        return self.state.sources[source].offsets
+
+    def write(
+        self,
+        values: Sequence[bytes | None],
+        *,
+        offsets: Offsets,
+        source: Source = Source.MAIN,
+    ) -> Landed:
         """Decode and commit one batch.
 
         Args:
             values: Record values in offset order.
             offsets: Partition to next offset, of the partitions the batch read from.
+            source: Which of the table's topics they are from.
 
         Raises:
             RetryError: If nothing was written and it may work later.
@@ -138,17 +148,20 @@ class TableWriter:
             StopError: If another writer moved the table.
         """
         decoded = self._decoder.decode(values, self.state.coverage)
-        merged = {**self.state.offsets, **offsets}
+        was = self.state.sources[source]
+        reached = Reached(was.topic, {**was.offsets, **offsets})
         if decoded.rows.num_rows == 0 and self._table.current_snapshot() is None:
             # Nothing but undecodable records so far: an empty table needs no offsets.
-            return Landed(decoded, 0, merged)
-        batch_id = uuid.uuid4().hex
+            return Landed(decoded, 0, reached.offsets)
+        target = TableState(
+            {**self.state.sources, source: reached}, uuid.uuid4().hex, decoded.coverage
+        )
         files = self._write_files(decoded)
         for attempt in range(ATTEMPTS_MAX):
             try:
-                self._commit(files, decoded, merged, batch_id)
+                self._commit(files, decoded, target)
             except _UNCLEAR as exc:
-                verdict = self._look(batch_id)
+                verdict = self._look(target.batch_id)
                 _log.warning(
                     "table_commit_unclear",
                     table=self.name,
@@ -163,10 +176,9 @@ class TableWriter:
                     ) from exc
                 if verdict is Verdict.APPEND_AGAIN:
                     continue
-            self.state = TableState(merged, batch_id, decoded.coverage, self._topic)
-            self._table_offsets = merged
+            self.state = self._in_table = target
             self._expire_snapshots()
-            return Landed(decoded, decoded.rows.num_rows, merged)
+            return Landed(decoded, decoded.rows.num_rows, reached.offsets)
         raise RetryError(f"table {self.name} refused the same commit {ATTEMPTS_MAX} times")
 
     def _write_files(self, decoded: Decoded) -> list[DataFile]:
@@ -179,10 +191,8 @@ class TableWriter:
         except OSError as exc:
             raise RetryError(f"the lake's files cannot be written: {exc}") from exc
 
-    def _commit(
-        self, files: list[DataFile], decoded: Decoded, offsets: Offsets, batch_id: str
-    ) -> None:
-        marks = {OFFSETS: encode_offsets(offsets), BATCH_ID: batch_id}
+    def _commit(self, files: list[DataFile], decoded: Decoded, target: TableState) -> None:
+        marks = offset_marks(target.sources, target.batch_id)
         ranges = encode_coverage(_ranges_of(decoded))
         with self._table.transaction() as transaction:
             append = transaction.update_snapshot(
@@ -192,13 +202,17 @@ class TableWriter:
                 for file in files:
                     producer.append_data_file(file)
             transaction.set_properties(
-                {**marks, COVERAGE: encode_coverage(decoded.coverage), TOPIC: self._topic}
+                {
+                    **marks,
+                    **topic_marks(target.sources),
+                    COVERAGE: encode_coverage(target.coverage),
+                }
             )
 
     def _look(self, batch_id: str) -> Verdict:
         """Load the table again and read off it what became of the commit."""
         self._reload()
-        return after_failure(_state(self._table), before=self._table_offsets, batch_id=batch_id)
+        return after_failure(_state(self._table), before=self._in_table, batch_id=batch_id)
 
     def _reload(self) -> None:
         """Load the table again, waiting for a catalog that is away.
@@ -240,6 +254,15 @@ class TableWriter:
             # Housekeeping only: whatever became of it, the next load shows it.
             _log.warning("snapshots_not_expired", table=self.name, reason=str(exc)[:300])
             self._reload()
+
+
+def _refuse_another_tape(table: str, was: str, topic: str) -> None:
+    if was.partition("@")[0] != topic.partition("@")[0]:
+        raise StopError(
+            f"table {table} holds {was.partition('@')[0]}, this topic is "
+            f"{topic.partition('@')[0]}: two tapes never share a lake. Name another one with "
+            "K2_LAKE_DIR"
+        )
 
 
 def _state(table: Table) -> TableState:

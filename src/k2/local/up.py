@@ -17,6 +17,7 @@ from rich.live import Live
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.supervision import ExitCode, stop_on_signals
+from k2.ingestion.symbols_file import read_wanted, write_file
 from k2.local.down import require_ours
 from k2.local.ports import remembered_ports, require_free
 from k2.local.processes import Command
@@ -146,6 +147,7 @@ class Run:
                 if venue.kind is VenueKind.RECORDING and not self._options.symbols_given:
                     symbols = listed
             environ["BINANCE_SYMBOLS"] = ",".join(symbols)
+            symbols = self._keep_symbols(venue, environ, symbols)
             self._write_session(environ)
             package = Path(__file__).parents[1]
             capture = str(package / "ingestion" / "binance_client.py")
@@ -166,6 +168,7 @@ class Run:
         places: dict[str, Path | str] = {
             "lake": _from_here(venue.lake_dir),
             "logs": _from_here(self._state_dir / "logs"),
+            "health": f"http://localhost:{environ['K2_HEALTH_PORT']}/health",
             "metrics": f"http://localhost:{environ['K2_METRICS_PORT']}/metrics and "
             f"http://localhost:{environ['K2_ARCHIVE_METRICS_PORT']}/metrics",
             "ask": self._hints(),
@@ -235,12 +238,13 @@ class Run:
             argv += ["--rate", f"{self._options.rate:g}"]
         exchange = await self._start("exchange", tuple(argv), environ)
         environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{port}/ws"
+        environ["BINANCE_WS_URL_FALLBACK"] = ""
         environ["BINANCE_REST_URL"] = f"http://127.0.0.1:{port}"
         return await _listed_symbols(environ["BINANCE_REST_URL"], exchange)
 
     def _environ(self, venue: Venue, address: StackAddress) -> dict[str, str]:
         """Return the environment of the services: ours, with this run's addresses in it."""
-        ports = self._metrics_ports()
+        ports = self._service_ports()
         return {
             **os.environ,
             "KAFKA_BOOTSTRAP": address.bootstrap,
@@ -248,34 +252,38 @@ class Run:
             "KAFKA_TOPIC_PREFIX": venue.topic_prefix,
             "BINANCE_STREAM": self._settings.stream.value,
             "BINANCE_WS_URL": self._settings.ws_url,
+            "BINANCE_WS_URL_FALLBACK": self._settings.ws_url_fallback,
             "BINANCE_REST_URL": ",".join(self._settings.rest_urls),
             "K2_STATE_DIR": str(self._state_dir),
             "K2_LOG_FILE": "off",  # what a service prints is its log: logs/NAME.log
             "K2_LAKE_DIR": str(venue.lake_dir),
             "K2_METRICS_PORT": str(ports["metrics-stream"]),
             "K2_ARCHIVE_METRICS_PORT": str(ports["metrics-archive"]),
+            "K2_HEALTH_PORT": str(ports["health"]),
         }
 
-    def _metrics_ports(self) -> dict[str, int]:
+    def _service_ports(self) -> dict[str, int]:
         if self._options.auto_ports:
             return remembered_ports(
                 self._state_dir / "ports.json",
-                ["metrics-stream", "metrics-archive"],
+                ["metrics-stream", "metrics-archive", "health"],
                 excluding=set(),
             )
         return {
             "metrics-stream": self._settings.metrics_port,
             "metrics-archive": self._settings.archive_metrics_port,
+            "health": self._settings.health_port,
         }
 
     async def _check_ports(self) -> None:
-        ports = self._metrics_ports()
-        for name, variable in (
-            ("metrics-stream", "K2_METRICS_PORT"),
-            ("metrics-archive", "K2_ARCHIVE_METRICS_PORT"),
+        ports = self._service_ports()
+        for name, variable, purpose in (
+            ("metrics-stream", "K2_METRICS_PORT", "/metrics"),
+            ("metrics-archive", "K2_ARCHIVE_METRICS_PORT", "/metrics"),
+            ("health", "K2_HEALTH_PORT", "/health"),
         ):
             if port := ports[name]:
-                await asyncio.to_thread(require_free, port, purpose="/metrics", flag=variable)
+                await asyncio.to_thread(require_free, port, purpose=purpose, flag=variable)
 
     def _observe(self, venue: Venue, environ: dict[str, str], symbols: list[str]) -> "Observer":
         """Create the topics, register the schema and begin to watch (blocking)."""
@@ -292,6 +300,17 @@ class Run:
             symbols=symbols,
         )
 
+    def _keep_symbols(self, venue: Venue, environ: dict[str, str], symbols: list[str]) -> list[str]:
+        """Keep the symbols in a file that ``k2 symbols`` edits; return the names it wants."""
+        path = self._settings.symbols_file
+        if path is None:
+            path = self._state_dir / f"symbols-{venue.lake_dir.name}.txt"
+            given = self._options.symbols_given or "BINANCE_SYMBOLS" in os.environ
+            if given or venue.kind is VenueKind.RECORDING or not path.exists():
+                write_file(path, "\n".join(symbols) + "\n")
+        environ["K2_SYMBOLS_FILE"] = str(path.absolute())
+        return sorted(read_wanted(path).names)
+
     def _write_session(self, environ: dict[str, str]) -> None:
         """Leave the addresses for ``k2 verify``, ``query``, ``tail`` and ``schema``."""
         lines = [
@@ -299,6 +318,7 @@ class Run:
             for name in (
                 *("BINANCE_SYMBOLS", "BINANCE_STREAM", "BINANCE_WS_URL", "BINANCE_REST_URL"),
                 *("KAFKA_BOOTSTRAP", "KAFKA_TOPIC_PREFIX", "SCHEMA_REGISTRY_URL", "K2_LAKE_DIR"),
+                "K2_SYMBOLS_FILE",
             )
             if name in environ
         ]

@@ -1,6 +1,7 @@
 """What the lake's tests share: trades as Kafka holds them, in a lake on disk."""
 
 import io
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -63,6 +64,25 @@ def value_of(record_of: RecordOf) -> ValueOf:
         out = io.BytesIO()
         fastavro.schemaless_writer(out, schema, record_of(source_id, symbol, **fields))
         return b"\x00\x00\x00\x00\x01" + out.getvalue()
+
+    return value
+
+
+@pytest.fixture
+def gap_value() -> ValueOf:
+    """Return a gap record's value as the topic holds it, with any field added."""
+
+    def value(first_id: int, last_id: int, symbol: str = "BTCUSDT", **fields: Any) -> bytes:
+        gap = {
+            "symbol": symbol,
+            "first_id": first_id,
+            "last_id": last_id,
+            "class": "missing",
+            "reason": "",
+            "declared_ts_us": 1_767_225_600_000_000,
+            **fields,
+        }
+        return json.dumps(gap).encode()
 
     return value
 

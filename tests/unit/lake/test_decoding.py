@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from k2.errors import RetryError
 from k2.kafka.encoding import SCHEMA_TEXT
-from k2.kafka.gap_records import encode_gap
+from k2.kafka.gap_records import encode_gap, encode_repaired
 from k2.lake.decoding import GAPS_ARROW, TRADES_ARROW, GapDecoder, TradeDecoder
 from k2.market import Gap, GapClass, IdRange
 from k2.tape.coverage import Coverage
@@ -220,6 +220,15 @@ def test_gap_records_become_rows() -> None:
     assert decoded.coverage is coverage
 
 
+def test_a_repair_becomes_a_row_with_the_time_of_the_repair() -> None:
+    at_us = 1_767_225_660_000_000
+    value = encode_repaired("X", IdRange(4, 5), repaired_ts_us=at_us)
+    rows = GapDecoder().decode([_gap({"event": "declared"}), value], Coverage()).rows.to_pylist()
+    assert rows[0]["repaired_ts_us"] is None
+    assert (rows[1]["first_id"], rows[1]["last_id"]) == (4, 5)
+    assert rows[1]["repaired_ts_us"].isoformat() == "2026-01-01T00:01:00+00:00"
+
+
 @pytest.mark.parametrize(
     "strange",
     [
@@ -227,6 +236,9 @@ def test_gap_records_become_rows() -> None:
         b"",
         b'{"test": "message"}',
         b"\xff\xfe",
+        _gap({"event": "repaired"}),
+        _gap({"event": "declared", "repaired_ts_us": 1}),
+        _gap({"event": "undone"}),
         b'{"symbol":"\xff"}',
         _gap({"first_id": 3}),
         _gap({"first_id": -1}),

@@ -1,13 +1,11 @@
-import json
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog
 
+from k2.lake.commit_plan import Source
 from k2.lake.decoding import GapDecoder, TradeDecoder
-from k2.lake.proof import Proof, SymbolProof, prove, undeclared
+from k2.lake.proof import Proof, SymbolProof, prove
 from k2.lake.query import LakeReader
 from k2.lake.tables import ensure_table
 from k2.lake.writer import TableWriter
@@ -19,32 +17,20 @@ Fill = Callable[..., None]
 
 
 @pytest.fixture
-def fill(catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf) -> Fill:
+def fill(catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, gap_value: ValueOf) -> Fill:
     """Return what puts ids and declared gaps into the lake."""
 
     def write(
         ids: Iterable[int], *, symbol: str = "BTCUSDT", gaps: Iterable[tuple[int, int]] = ()
     ) -> None:
-        writer = TableWriter(catalog, "trades", decoder, topic="t@1")
+        writer = TableWriter(catalog, "trades", decoder, topics={Source.MAIN: "t@1"})
         values = [value_of(i, symbol, origin="HEALED" if i % 2 else "STREAM") for i in ids]
-        start = writer.state.offsets.get(0, 0)
+        start = writer.offsets().get(0, 0)
         writer.write(values, offsets={0: start + len(values)})
-        declared = [
-            json.dumps(
-                {
-                    "symbol": symbol,
-                    "first_id": first,
-                    "last_id": last,
-                    "class": "missing",
-                    "reason": "",
-                    "declared_ts_us": 1_767_225_600_000_000,
-                }
-            ).encode()
-            for first, last in gaps
-        ]
+        declared = [gap_value(first, last, symbol=symbol) for first, last in gaps]
         if declared:
-            other = TableWriter(catalog, "gaps", GapDecoder(), topic="t.gaps@1")
-            other.write(declared, offsets={0: other.state.offsets.get(0, 0) + len(declared)})
+            other = TableWriter(catalog, "gaps", GapDecoder(), topics={Source.MAIN: "t.gaps@1"})
+            other.write(declared, offsets={0: other.offsets().get(0, 0) + len(declared)})
 
     return write
 
@@ -103,6 +89,34 @@ def test_a_declared_id_that_has_a_row_all_the_same_is_not_counted(
     assert (_one(catalog).declared, _one(catalog).complete) == (0, True)
 
 
+def test_a_repaired_id_is_declared_no_more(catalog: Catalog, fill: Fill) -> None:
+    fill([1, 2, 5], gaps=[(3, 4)])
+    assert (_one(catalog).declared, _one(catalog).complete) == (2, True)
+    fill([4])
+    assert (_one(catalog).declared, _one(catalog).complete) == (1, True)
+    fill([3])
+    one = _one(catalog)
+    assert (one.rows, one.declared, one.missing, one.complete) == (5, 0, 0, True)
+
+
+def test_the_past_is_complete_page_by_page(catalog: Catalog, fill: Fill) -> None:
+    fill(range(30, 41))
+    for page in (range(20, 30), range(10, 20), range(3, 10)):
+        fill(page)
+        one = _one(catalog)
+        assert (one.first_id, one.missing, one.complete) == (page[0], 0, True)
+
+
+def test_a_repair_that_was_only_announced_declares_nothing(
+    catalog: Catalog, fill: Fill, gap_value: Callable[..., bytes]
+) -> None:
+    fill([1, 4])
+    repaired = gap_value(2, 3, event="repaired", repaired_ts_us=1_767_225_600_000_009)
+    gaps = TableWriter(catalog, "gaps", GapDecoder(), topics={Source.MAIN: "t.gaps@1"})
+    gaps.write([repaired], offsets={0: 1})
+    assert (_one(catalog).missing, _one(catalog).complete) == (2, False)
+
+
 def test_duplicates_break_the_proof(
     catalog: Catalog, fill: Fill, decoder: TradeDecoder, value_of: ValueOf
 ) -> None:
@@ -125,24 +139,3 @@ def test_an_empty_table_proves_nothing(catalog: Catalog) -> None:
     ensure_table(catalog, "trades")
     assert _prove(catalog) == Proof(False, [], [])
     assert _prove(catalog, "X").without_rows == ["X"]
-
-
-ranges = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(0, 4)).map(lambda r: IdRange(r[0], r[0] + r[1])),
-    max_size=6,
-).map(sorted)
-
-
-def _ids(of: Iterable[IdRange]) -> list[int]:
-    return [i for ids in of for i in range(ids.first_id, ids.last_id + 1)]
-
-
-@given(st.sets(st.integers(0, 34)), ranges)
-def test_what_is_undeclared_is_a_difference_of_sets(
-    absent: set[int], declared: list[IdRange]
-) -> None:
-    coverage = Coverage()
-    for source_id in absent:
-        coverage.add("X", source_id)
-    left = _ids(undeclared(coverage.ranges("X"), declared))
-    assert left == sorted(absent - set(_ids(declared)))

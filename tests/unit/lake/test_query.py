@@ -6,6 +6,7 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from k2.errors import RejectError, StopError
+from k2.lake.commit_plan import Source
 from k2.lake.decoding import TradeDecoder
 from k2.lake.query import LakeReader
 from k2.lake.tables import ensure_table
@@ -16,7 +17,7 @@ ValueOf = Callable[..., bytes]
 
 @pytest.fixture
 def writer(catalog: Catalog, decoder: TradeDecoder) -> TableWriter:
-    return TableWriter(catalog, "trades", decoder, topic="t@1")
+    return TableWriter(catalog, "trades", decoder, topics={Source.MAIN: "t@1"})
 
 
 def test_sums_are_exact_to_the_last_digit(
@@ -92,7 +93,7 @@ def test_what_duckdb_refuses_is_a_refusal_and_the_rows_stay(
 
 
 def test_a_statement_without_rows_answers_nothing(catalog: Catalog, writer: TableWriter) -> None:
-    assert writer.state.offsets == {}
+    assert writer.offsets() == {}
     assert LakeReader(catalog).run("CREATE TABLE mine (a INTEGER)").rows == []
 
 
@@ -114,5 +115,7 @@ def test_files_of_a_path_with_strange_letters_are_read(
     from k2.lake.tables import open_catalog  # noqa: PLC0415
 
     strange = open_catalog(lake_dir=tmp_path / "my lake, 100% #1")
-    TableWriter(strange, "trades", decoder, topic="t@1").write([value_of(1)], offsets={0: 1})
+    TableWriter(strange, "trades", decoder, topics={Source.MAIN: "t@1"}).write(
+        [value_of(1)], offsets={0: 1}
+    )
     assert LakeReader(strange).run("SELECT count(*) FROM trades").rows == [(1,)]

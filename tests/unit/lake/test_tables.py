@@ -1,19 +1,25 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.schema import Schema
 from pyiceberg.types import BinaryType, DecimalType, LongType, TimestamptzType
 
 from k2.errors import RetryError, StopError
 from k2.kafka.encoding import SCHEMA_TEXT
+from k2.lake.decoding import GapDecoder
+from k2.lake.query import LakeReader
 from k2.lake.tables import (
+    GAPS_SCHEMA,
     TRADES_SCHEMA,
     ensure_table,
     find_table,
     open_catalog,
     require_table,
 )
+from k2.tape.coverage import Coverage
 
 
 def test_the_table_has_the_columns_of_the_avro_schema_in_its_order() -> None:
@@ -35,6 +41,27 @@ def test_a_table_is_made_once(tmp_path: Path, catalog: Catalog) -> None:
     assert made.metadata.table_uuid == again.metadata.table_uuid
     assert [field.name for field in made.spec().fields] == ["trade_day"]
     assert [field.source_id for field in made.sort_order().fields] == [5, 8]
+
+
+def test_a_gaps_table_from_before_there_were_repairs_gets_the_column(
+    catalog: Catalog, gap_value: Callable[..., bytes]
+) -> None:
+    catalog.create_namespace("crypto")
+    old = catalog.create_table("crypto.gaps", Schema(*GAPS_SCHEMA.fields[:6]))
+    decoded = GapDecoder().decode([gap_value(1, 2)], Coverage()).rows
+    old.append(decoded.drop_columns(["repaired_ts_us"]))
+    ensure_table(catalog, "trades")
+    sql = "SELECT first_id, repaired_ts_us FROM gaps ORDER BY first_id"
+    assert LakeReader(catalog).run(sql).rows == [(1, None)]
+
+    table = ensure_table(catalog, "gaps")
+
+    assert table.schema().column_names == GAPS_SCHEMA.column_names
+    repaired = gap_value(2, 2, event="repaired", repaired_ts_us=1_767_225_660_000_000)
+    table.append(GapDecoder().decode([repaired], Coverage()).rows)
+    (_, (_, repaired_at)) = LakeReader(catalog).run(sql).rows
+    assert repaired_at.isoformat() == "2026-01-01T00:01:00+00:00"
+    assert ensure_table(catalog, "gaps").metadata.current_schema_id == 1
 
 
 def test_a_lake_that_is_absent_says_how_to_begin(tmp_path: Path, catalog: Catalog) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from k2.errors import ReconcileError, RetryError, StopError
 from k2.lake import writer as writer_module
-from k2.lake.commit_plan import BATCH_ID, COVERAGE, OFFSETS, TOPIC
+from k2.lake.commit_plan import BATCH_ID, COVERAGE, OFFSETS, TOPIC, Source
 from k2.lake.decoding import GapDecoder, TradeDecoder
 from k2.lake.file_io import KeepingFileIO
 from k2.lake.tables import open_catalog, require_table
@@ -52,7 +52,7 @@ def broken(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Broken:
 
 
 def _writer(catalog: Catalog, decoder: TradeDecoder, topic: str = TOPIC_ID) -> TableWriter:
-    return TableWriter(catalog, "trades", decoder, topic=topic)
+    return TableWriter(catalog, "trades", decoder, topics={Source.MAIN: topic})
 
 
 def _ids(catalog: Catalog) -> list[int]:
@@ -94,10 +94,10 @@ def test_a_new_writer_goes_on_where_the_table_says_it_ends(
 ) -> None:
     _writer(catalog, decoder).write([value_of(1), value_of(2)], offsets={0: 12, 3: 4})
     again = _writer(open_catalog(lake_dir=tmp_path / "lake"), decoder)
-    assert again.state.offsets == {0: 12, 3: 4}
+    assert again.offsets() == {0: 12, 3: 4}
     landed = again.write([value_of(2), value_of(3)], offsets={0: 14})
     assert landed.decoded.repeated == ["BINANCE:BTCUSDT:agg:2"]
-    assert again.state.offsets == {0: 14, 3: 4}
+    assert again.offsets() == {0: 14, 3: 4}
     assert _ids(catalog) == [1, 2, 3]
 
 
@@ -108,7 +108,7 @@ def test_offsets_advance_past_a_batch_without_rows(
     assert writer.write([b'{"test": "message"}'], offsets={0: 1}).rows == 0
     writer.write([value_of(1)], offsets={0: 2})
     assert writer.write([b'{"test": "message"}', None], offsets={0: 4}).rows == 0
-    assert _writer(catalog, decoder).state.offsets == {0: 4}
+    assert _writer(catalog, decoder).offsets() == {0: 4}
     assert _ids(catalog) == [1]
 
 
@@ -129,7 +129,7 @@ def test_a_commit_that_landed_and_then_raised_is_not_done_twice(
     # Its files are all there: the table reads, and takes the next batch.
     writer.write([value_of(3)], offsets={0: 3})
     assert _ids(catalog) == [1, 2, 3]
-    assert _writer(catalog, decoder).state.offsets == {0: 3}
+    assert _writer(catalog, decoder).offsets() == {0: 3}
 
 
 @pytest.mark.parametrize("problem", _losing(), ids=lambda p: type(p).__name__)
@@ -214,13 +214,15 @@ def test_a_topic_made_anew_is_refused_until_the_operator_says_so(
     with pytest.raises(StopError, match="k2 archive --from-first"):
         _writer(catalog, decoder, topic="market.crypto.trades.binance@id2")
     made_anew = "market.crypto.trades.binance@id2"
-    writer = TableWriter(catalog, "trades", decoder, topic=made_anew, from_first=True)
-    assert writer.state.offsets == {}
+    writer = TableWriter(
+        catalog, "trades", decoder, topics={Source.MAIN: made_anew}, from_first=True
+    )
+    assert writer.offsets() == {}
     broken.then((False, CommitFailedException("409")))
     landed = writer.write([value_of(2), value_of(3)], offsets={0: 2})
     assert (landed.rows, len(landed.decoded.repeated)) == (1, 1)
     assert _ids(catalog) == [1, 2, 3]
-    assert _writer(catalog, decoder, topic=made_anew).state.offsets == {0: 2}
+    assert _writer(catalog, decoder, topic=made_anew).offsets() == {0: 2}
 
 
 def test_a_table_never_takes_another_topics_trades_whatever_the_operator_says(
@@ -228,7 +230,9 @@ def test_a_table_never_takes_another_topics_trades_whatever_the_operator_says(
 ) -> None:
     _writer(catalog, decoder).write([value_of(1)], offsets={0: 1})
     with pytest.raises(StopError, match="K2_LAKE_DIR"):
-        TableWriter(catalog, "trades", decoder, topic="simulated.binance@x", from_first=True)
+        TableWriter(
+            catalog, "trades", decoder, topics={Source.MAIN: "simulated.binance@x"}, from_first=True
+        )
 
 
 def test_a_table_another_program_wrote_to_is_refused(
@@ -258,7 +262,7 @@ def test_snapshots_are_forgotten_once_there_are_many_and_nothing_else_is(
         writer.write([value_of(source_id)], offsets={0: source_id})
         table = require_table(catalog, "trades")
         assert len(table.snapshots()) <= 8
-        assert _writer(catalog, decoder).state.offsets == {0: source_id}
+        assert _writer(catalog, decoder).offsets() == {0: source_id}
     assert table.snapshot_by_id(tagged) is not None
     assert _ids(catalog) == list(range(1, 16))
 
@@ -283,8 +287,80 @@ def test_housekeeping_that_fails_costs_nothing(
     assert _ids(catalog) == [1, 2, 3, 4]
 
 
+REPAIRS_ID = "market.crypto.trades.binance.repairs@id3"
+BOTH = {Source.MAIN: TOPIC_ID, Source.REPAIRS: REPAIRS_ID}
+
+
+def test_late_trades_and_the_past_go_into_the_same_table_once(
+    tmp_path: Path, catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = TableWriter(catalog, "trades", decoder, topics=BOTH)
+    writer.write([value_of(i) for i in (10, 11, 14)], offsets={0: 20})
+    writer.write([value_of(12)], offsets={0: 2}, source=Source.REPAIRS)
+    past = [value_of(i) for i in (7, 8, 9, 12)]
+    landed = writer.write(past, offsets={0: 7}, source=Source.REPAIRS)
+    assert landed.decoded.repeated == ["BINANCE:BTCUSDT:agg:12"]
+    assert _ids(catalog) == [7, 8, 9, 10, 11, 12, 14]
+    table = require_table(catalog, "trades")
+    assert table.properties[COVERAGE] == '{"BTCUSDT": [[7, 12], [14, 14]]}'
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    marks = snapshot.summary.additional_properties
+    assert (marks[OFFSETS], marks[Source.REPAIRS.offsets_mark]) == ('{"0": 20}', '{"0": 7}')
+    again = TableWriter(open_catalog(lake_dir=tmp_path / "lake"), "trades", decoder, topics=BOTH)
+    assert (again.offsets(), again.offsets(Source.REPAIRS)) == ({0: 20}, {0: 7})
+
+
+def test_a_lake_that_knows_no_repairs_goes_on_and_begins_with_their_first(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    _writer(catalog, decoder).write([value_of(5)], offsets={0: 3})
+    writer = TableWriter(catalog, "trades", decoder, topics=BOTH)
+    assert (writer.offsets(), writer.offsets(Source.REPAIRS)) == ({0: 3}, {})
+    writer.write([value_of(4)], offsets={0: 1}, source=Source.REPAIRS)
+    writer = TableWriter(catalog, "trades", decoder, topics=BOTH)
+    assert (writer.offsets(), writer.offsets(Source.REPAIRS)) == ({0: 3}, {0: 1})
+
+
+def test_repairs_may_be_the_first_that_a_table_gets(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = TableWriter(catalog, "trades", decoder, topics=BOTH)
+    writer.write([value_of(4)], offsets={0: 1}, source=Source.REPAIRS)
+    writer = TableWriter(catalog, "trades", decoder, topics=BOTH)
+    assert (writer.offsets(), writer.offsets(Source.REPAIRS)) == ({}, {0: 1})
+
+
+def test_a_lost_reply_about_repairs_doubles_nothing(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, broken: Broken
+) -> None:
+    writer = TableWriter(catalog, "trades", decoder, topics=BOTH)
+    writer.write([value_of(5)], offsets={0: 3})
+    broken.then((True, CommitStateUnknownException("504")))
+    writer.write([value_of(3)], offsets={0: 1}, source=Source.REPAIRS)
+    broken.then((False, CommitStateUnknownException("504")))
+    writer.write([value_of(4)], offsets={0: 2}, source=Source.REPAIRS)
+    assert _ids(catalog) == [3, 4, 5]
+
+
+def test_a_repairs_topic_made_anew_is_refused_until_the_operator_says_so(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = TableWriter(catalog, "trades", decoder, topics=BOTH)
+    writer.write([value_of(5)], offsets={0: 3})
+    writer.write([value_of(4)], offsets={0: 9}, source=Source.REPAIRS)
+    anew = {Source.MAIN: TOPIC_ID, Source.REPAIRS: REPAIRS_ID.replace("@id3", "@id4")}
+    with pytest.raises(StopError, match=r"repairs@id3.*k2 archive --from-first"):
+        TableWriter(catalog, "trades", decoder, topics=anew)
+    writer = TableWriter(catalog, "trades", decoder, topics=anew, from_first=True)
+    assert writer.offsets(Source.REPAIRS) == {}
+    writer.write([value_of(4), value_of(3)], offsets={0: 2}, source=Source.REPAIRS)
+    assert _ids(catalog) == [3, 4, 5]
+
+
 def test_gap_records_have_their_own_table(catalog: Catalog) -> None:
-    writer = TableWriter(catalog, "gaps", GapDecoder(), topic="t.gaps@1")
+    writer = TableWriter(catalog, "gaps", GapDecoder(), topics={Source.MAIN: "t.gaps@1"})
     value = (
         b'{"symbol":"X","first_id":1,"last_id":2,"class":"missing","reason":"",'
         b'"declared_ts_us":1767225600000000}'
