@@ -15,11 +15,13 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fastavro
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from k2.ingestion import binance_client
 from k2.lake.proof import Proof, prove
@@ -59,6 +61,11 @@ class Process:
                 self.argv, env=self.environ, stdout=output, stderr=subprocess.STDOUT
             )
         return self
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.popen is not None
+        self.popen.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -143,6 +150,7 @@ class Room:
             "K2_LAKE_DIR": str(self.lake_dir),
             "K2_DLQ_DIR": str(self.dead_letter_dir),
             "K2_METRICS_PORT": "0",
+            "K2_HEALTH_PORT": "0",
             "K2_ARCHIVE_METRICS_PORT": "0",
             "K2_FLUSH_AGE": "0.5",
             "K2_LOG_FILE": "off",
@@ -199,6 +207,16 @@ class Room:
             newest = json.load(reply)["newest"]
         return {symbol: newest[symbol]["aggTrade"] for symbol in self.symbols}
 
+    def control(self, path: str, order: dict[str, Any]) -> Any:
+        """Give the exchange an order; return its answer."""
+        request = urllib.request.Request(
+            f"{self.exchange_url}/control/{path}",
+            data=json.dumps(order).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return json.load(reply)
+
     def newest_ids(self) -> dict[str, int]:
         """Return each symbol's newest aggregate id at the exchange."""
         with urllib.request.urlopen(f"{self.exchange_url}/control/newest", timeout=10) as reply:
@@ -211,7 +229,7 @@ class Room:
 
     def lake_last_ids(self) -> dict[str, int]:
         """Return each symbol's last id in the lake; empty before the first commit."""
-        if not (self.lake_dir / "catalog.db").exists():
+        if not self._has_table():
             return {}
         proof = self.proof()
         return {one.symbol: one.last_id or 0 for one in proof.symbols}
@@ -273,6 +291,15 @@ class Room:
         warehouse = self.lake_dir / "warehouse" / "crypto" / "trades" / "data"
         return warehouse.exists()
 
+    def worst_pause_s(self, *, since_s: float) -> float:
+        """Return the longest time between two records of the topic, from then on.
+
+        Record timestamps are those of producing; ``since_s`` is unix time.
+        """
+        stamps = sorted(read_timestamps_s(self.stack.address.bootstrap, self.topic))
+        recent = [stamp for stamp in stamps if stamp >= since_s]
+        return max(b - a for a, b in pairwise(recent))
+
 
 def read_topic(bootstrap: str, topic: str, *, poison: bytes) -> dict[str, list[dict[str, Any]]]:
     """Read a topic with ``read_committed``; decode all but ``poison`` with fastavro."""
@@ -289,6 +316,16 @@ def read_topic(bootstrap: str, topic: str, *, poison: bytes) -> dict[str, list[d
 
 def read_values(bootstrap: str, topic: str) -> list[bytes]:
     """Return every committed value of every partition, partition by partition."""
+    return [message.value() or b"" for message in read_messages(bootstrap, topic)]
+
+
+def read_timestamps_s(bootstrap: str, topic: str) -> list[float]:
+    """Return when every committed record was produced, unix time."""
+    return [message.timestamp()[1] / 1000 for message in read_messages(bootstrap, topic)]
+
+
+def read_messages(bootstrap: str, topic: str) -> list[Message]:
+    """Return every committed record of every partition, partition by partition."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -297,24 +334,39 @@ def read_values(bootstrap: str, topic: str) -> list[bytes]:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,
         }
     )
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-    values: list[bytes] = []
+    messages: list[Message] = []
     try:
         for partition in partitions:
-            consumer.assign([TopicPartition(topic, partition, 0)])
-            while True:
+            # Up to the end as it is now: where somebody writes on, the end itself never comes.
+            here = TopicPartition(topic, partition, 0)
+            end = wait_for(partial(_end, consumer, here), what=f"the end of {topic}")[0]
+            consumer.assign([here])
+            offset = 0
+            while offset < end:
                 message = consumer.poll(DEADLINE_S)
                 assert message is not None, f"{topic}: no end of partition {partition}"
-                problem = message.error()
-                if problem is None:
-                    values.append(message.value() or b"")
-                elif problem.code() == KafkaError._PARTITION_EOF:
+                problem, offset = message.error(), message.offset() or 0
+                if problem is None and offset < end:
+                    messages.append(message)
+                    offset += 1
+                elif problem is not None and problem.code() == KafkaError._PARTITION_EOF:
                     break
     finally:
         consumer.close()
-    return values
+    return messages
+
+
+def _end(consumer: Consumer, partition: TopicPartition) -> tuple[int] | None:
+    try:
+        return (consumer.get_watermark_offsets(partition, timeout=10)[1],)
+    except KafkaException as exc:
+        if exc.args[0].retriable():
+            return None  # a topic made a moment ago has no leader yet
+        raise
 
 
 def _decode(body: bytes, schema: Any) -> dict[str, Any]:
