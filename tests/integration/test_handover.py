@@ -1,7 +1,11 @@
 """Two instances, one tape: whoever writes, dies, hangs or hands over, it stays one."""
 
+import json
 import signal
+import socket
 import time
+import urllib.request
+from typing import Any
 
 import pytest
 
@@ -32,20 +36,79 @@ def trade_on(room: Room, *, for_s: float) -> None:
     wait_for(lambda: time.monotonic() >= end_s and room.newest_ids(), what="time to pass")
 
 
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def health(port: int) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+        found = json.load(reply)
+    assert isinstance(found, dict)
+    return found
+
+
 def finish(room: Room) -> None:
     newest = room.stop_trading()
     room.wait_until_archived(newest)
     room.check_promise(newest)
 
 
-def test_a_newcomer_leaves_the_writer_alone(room: Room) -> None:
+def test_a_newcomer_leaves_the_writer_alone_and_agrees_with_it(room: Room) -> None:
     room.exchange("--rate", "400")
-    first, second = start_pair(room)
+    first = room.stream(name="first")
+    wait_for(lambda: writes(first), what="the first instance to write")
+    port = free_port()
+    room.extra["K2_HEALTH_PORT"] = str(port)
+    second = room.stream(name="second")
     room.archive()
     room.wait_until_archiving()
-    trade_on(room, for_s=4)
+
+    def agreed() -> bool:
+        compared = health(port)["compared"] if second.events("Subscribed") else []
+        return len(compared) == len(room.symbols) and all(one["equal"] > 50 for one in compared)
+
+    wait_for(agreed, what="both to agree on what was written")
+    found = health(port)
+    for one in found["compared"]:
+        assert (one["different"], one["not_written"]) == (0, 0), one
+    (shard,) = found["shards"]
+    assert (found["role"], shard["role"], shard["takeovers"]) == ("auto", "standby", 0)
+    assert shard["symbols"].keys() == set(room.symbols)
+    assert {leg["leg"]: leg["live"] for leg in found["legs"]} == {"a": True, "b": True}
     assert writes(first)
     assert not second.events("took_over")
+    finish(room)
+
+
+def test_an_observer_never_writes(room: Room) -> None:
+    room.exchange("--rate", "400")
+    observer = room.stream("--role", "observer", name="observer")
+    wait_for(lambda: observer.events("Subscribed"), what="the observer to listen")
+    writer = room.stream(name="writer")
+    wait_for(lambda: writes(writer), what="the writer to write")
+    room.archive()
+    room.wait_until_archiving()
+    writer.kill()
+    trade_on(room, for_s=5)
+    assert not observer.events("took_over")
+    writer.start()
+    finish(room)
+
+
+def test_two_shards_are_spread_over_two_instances(room: Room) -> None:
+    room.extra["K2_SHARDS"] = "2"
+    room.exchange("--rate", "400")
+    first = room.stream(name="first")
+    wait_for(lambda: len(first.events("took_over")) == 2, what="the first to write both shards")
+    second = room.stream(name="second")
+    wait_for(lambda: writes(second), what="the second to be given a shard")
+    room.archive()
+    room.wait_until_archiving()
+    second.kill()
+    wait_for(lambda: len(first.events("took_over")) == 3, what="the first to take it back")
+    trade_on(room, for_s=1)
     finish(room)
 
 
