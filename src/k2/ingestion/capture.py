@@ -233,6 +233,7 @@ class Capture:
                 for terms in self.terms:
                     await terms.over.wait()
         except TimeoutError:
+            self.legs.stop()  # handing over may have taken all the time there was
             pending = self.pending
             _log.error("drained_incompletely", pending=pending, heals_by="REST at next start")
             return ExitCode.DRAINED_INCOMPLETELY

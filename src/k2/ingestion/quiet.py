@@ -57,7 +57,11 @@ class QuietProbe:
             self._tell(set(overdue), now_s)
             quiet = [s for s in self._shard.tapes if self._due(s, now_s, every_s=PROBE_EVERY_S)]
             quiet.sort(key=self._heard_s)
-            urgent = [s for s in overdue if self._due(s, now_s, every_s=OVERDUE_AGAIN_S)]
+            urgent = [
+                symbol
+                for symbol in overdue
+                if now_s - self._probed_s.get(symbol, float("-inf")) >= OVERDUE_AGAIN_S
+            ]
             for symbol in dict.fromkeys([*urgent, *quiet][:PROBES_PER_LOOK]):
                 await self._probe(symbol)
 

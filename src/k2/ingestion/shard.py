@@ -6,7 +6,7 @@ it what the writer has committed, and a successor goes on with exactly what is l
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
 from itertools import islice
@@ -411,16 +411,20 @@ class Shard:
 
     def _count(self, batch: list[Item]) -> None:
         now_ns = self._host.wall_ns()
-        trades = [item.trade for item in batch if isinstance(item, Placed)]
-        for trade in trades:
-            if trade.origin is Origin.STREAM:
-                metrics.message_latency.observe(max(0, now_ns - trade.recv_ts_ns) / 1e9)
-            else:
-                metrics.healed.labels(trade.symbol).inc()
+        trades, healed = 0, Counter[str]()
         for item in batch:
             if isinstance(item, Gap):
                 metrics.gaps_declared.labels(item.symbol, item.gap_class.value).inc()
-        metrics.produced.labels(metrics.EXCHANGE, self.settings.names.trades).inc(len(trades))
+                continue
+            trades += 1
+            trade = item.trade
+            if trade.origin is Origin.STREAM:
+                metrics.message_latency.observe(max(0, now_ns - trade.recv_ts_ns) / 1e9)
+            else:
+                healed[trade.symbol] += 1
+        for symbol, count in healed.items():
+            metrics.healed.labels(symbol).inc(count)
+        metrics.produced.labels(metrics.EXCHANGE, self.settings.names.trades).inc(trades)
         metrics.pending_trades.set(len(self._ring))
 
     def _count_failure(self, error_type: str) -> None:

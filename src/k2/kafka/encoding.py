@@ -28,6 +28,11 @@ _WIRE_HEADER_BYTES = 5  # magic byte, then the schema id as four bytes, big-endi
 # The default context would round to 28 digits on the way.
 _EXACT = Context(prec=2 * DECIMAL_PRECISION)
 
+_PAIR = 1 << 14
+_ONE_BYTE = [bytes([number]) for number in range(0x80)]
+_PAIRS = [bytes([number & 0x7F | 0x80, number >> 7 | 0x80]) for number in range(_PAIR)]
+_LAST_PAIRS = [bytes([number & 0x7F | 0x80, number >> 7]) for number in range(_PAIR)]
+
 Encode = Callable[[Any], bytes]
 
 
@@ -37,7 +42,10 @@ def message_id(*, symbol: str, kind: StreamKind, source_id: int) -> str:
 
 
 class TradeEncoder:
-    """Turn placed trades into Confluent-framed Avro (magic 0, schema id, body)."""
+    """Turn placed trades into Confluent-framed Avro (magic 0, schema id, body).
+
+    What depends on the symbol alone is encoded once per symbol.
+    """
 
     def __init__(
         self,
@@ -53,21 +61,45 @@ class TradeEncoder:
             StopError: If the schema asks for something no trade has.
         """
         self._header = _WIRE_MAGIC + schema_id.to_bytes(4, "big")
-        self._kind = kind
         self._symbols = symbols
-        schema = json.loads(SCHEMA_TEXT)
-        getters = _getters(kind=kind, environment=environment)
-        try:
-            self._fields = [(getters[f["name"]], _encoder(f["type"])) for f in schema["fields"]]
-        except KeyError as exc:
-            raise StopError(f"trade_v2.avsc has a field no trade fills: {exc}") from exc
+        self._plans: dict[str, list[bytes | Callable[[Placed], bytes]]] = {}
+        of_symbol = _symbol_getters(kind=kind, environment=environment)
+        of_trade = _trade_getters(kind=kind)
+        self._fields: list[tuple[Any, Any, Encode]] = []
+        for field in json.loads(SCHEMA_TEXT)["fields"]:
+            name = field["name"]
+            if name not in of_symbol and name not in of_trade:
+                raise StopError(f"trade_v2.avsc has a field no trade fills: {name!r}")
+            try:
+                encode = _encoder(field["type"])
+            except KeyError as exc:
+                raise StopError(f"trade_v2.avsc has a field no trade fills: {name!r}") from exc
+            self._fields.append((of_symbol.get(name), of_trade.get(name), encode))
 
     def encode(self, placed: Placed) -> bytes:
         """Return the record value of one trade."""
-        symbol = self._symbols[placed.trade.symbol]
-        return self._header + b"".join(
-            [encode(get(placed, symbol)) for get, encode in self._fields]
-        )
+        plan = self._plans.get(placed.trade.symbol) or self._plan(placed.trade.symbol)
+        return b"".join([part if part.__class__ is bytes else part(placed) for part in plan])  # type: ignore[operator]
+
+    def _plan(self, name: str) -> list[bytes | Callable[[Placed], bytes]]:
+        """Return a symbol's record: bytes that are always the same, and what encodes the rest."""
+        symbol = self._symbols[name]
+        plan: list[bytes | Callable[[Placed], bytes]] = [self._header]
+        for of_symbol, of_trade, encode in self._fields:
+            if of_symbol is None:
+                plan.append(_field(of_trade, encode))
+                continue
+            fixed = encode(of_symbol(symbol))
+            if isinstance(plan[-1], bytes):
+                plan[-1] += fixed
+            else:
+                plan.append(fixed)
+        self._plans[name] = plan
+        return plan
+
+
+def _field(get: Callable[[Placed], Any], encode: Encode) -> Callable[[Placed], bytes]:
+    return lambda placed: encode(get(placed))
 
 
 def parse_schema(schema_text: str) -> Any:
@@ -101,30 +133,36 @@ def decode_record(body: bytes, writer_schema: Any) -> dict[str, Any]:
     return record
 
 
-def _getters(*, kind: StreamKind, environment: str) -> dict[str, Callable[[Placed, Symbol], Any]]:
-    """Say, for each field name of the schema, where its value comes from."""
+def _symbol_getters(*, kind: StreamKind, environment: str) -> dict[str, Callable[[Symbol], Any]]:
+    """Say where the value of a field comes from that is the same for all trades of a symbol."""
     return {
-        "message_id": lambda p, s: message_id(
-            symbol=s.name, kind=kind, source_id=p.trade.source_id
+        "venue": lambda _s: VENUE,
+        "environment": lambda _s: environment,
+        "stream_kind": lambda _s: kind.name,
+        "symbol": lambda s: s.name,
+        "base_currency": lambda s: s.base_currency,
+        "quote_currency": lambda s: s.quote_currency,
+    }
+
+
+def _trade_getters(*, kind: StreamKind) -> dict[str, Callable[[Placed], Any]]:
+    """Say where the value of every other field comes from."""
+    return {
+        "message_id": lambda p: message_id(
+            symbol=p.trade.symbol, kind=kind, source_id=p.trade.source_id
         ),
-        "venue": lambda _p, _s: VENUE,
-        "environment": lambda _p, _s: environment,
-        "stream_kind": lambda _p, _s: kind.name,
-        "symbol": lambda _p, s: s.name,
-        "base_currency": lambda _p, s: s.base_currency,
-        "quote_currency": lambda _p, s: s.quote_currency,
-        "source_sequence": lambda p, _s: p.trade.source_id,
-        "previous_id": lambda p, _s: p.previous_id,
-        "first_trade_id": lambda p, _s: p.trade.first_trade_id,
-        "last_trade_id": lambda p, _s: p.trade.last_trade_id,
-        "price": lambda p, _s: p.trade.price,
-        "quantity": lambda p, _s: p.trade.quantity,
-        "taker_side": lambda p, _s: "BUY" if p.trade.taker_side is Side.BUY else "SELL",
-        "best_match": lambda p, _s: p.trade.best_match,
-        "trade_ts_us": lambda p, _s: p.trade.trade_ts_us,
-        "event_ts_us": lambda p, _s: p.trade.event_ts_us,
-        "recv_ts_ns": lambda p, _s: p.trade.recv_ts_ns,
-        "origin": lambda p, _s: p.trade.origin.value,
+        "source_sequence": lambda p: p.trade.source_id,
+        "previous_id": lambda p: p.previous_id,
+        "first_trade_id": lambda p: p.trade.first_trade_id,
+        "last_trade_id": lambda p: p.trade.last_trade_id,
+        "price": lambda p: p.trade.price,
+        "quantity": lambda p: p.trade.quantity,
+        "taker_side": lambda p: "BUY" if p.trade.taker_side is Side.BUY else "SELL",
+        "best_match": lambda p: p.trade.best_match,
+        "trade_ts_us": lambda p: p.trade.trade_ts_us,
+        "event_ts_us": lambda p: p.trade.event_ts_us,
+        "recv_ts_ns": lambda p: p.trade.recv_ts_ns,
+        "origin": lambda p: p.trade.origin.value,
     }
 
 
@@ -155,12 +193,13 @@ def _nullable(avro_type: list[Any]) -> Encode:
 
 def _long(value: int) -> bytes:
     zigzag = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while zigzag > 0x7F:
-        out.append(zigzag & 0x7F | 0x80)
-        zigzag >>= 7
-    out.append(zigzag)
-    return bytes(out)
+    out = b""
+    # Seven bits to a byte, lowest first, all but the last marked as having a successor; two bytes
+    # at a time by table.
+    while zigzag >= _PAIR:
+        out += _PAIRS[zigzag & _PAIR - 1]
+        zigzag >>= 14
+    return out + (_ONE_BYTE[zigzag] if zigzag < 0x80 else _LAST_PAIRS[zigzag])
 
 
 def _string(value: str) -> bytes:

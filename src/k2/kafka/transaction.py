@@ -22,6 +22,10 @@ CALL_TIMEOUT_S = 5.0
 """How long one call may block before its shard says that it is waiting."""
 
 INIT_TIMEOUT_S = 30.0
+INIT_SLICE_S = 0.05
+"""Over a predecessor's open transaction the library sleeps 0.5 s before it asks the broker again,
+unless it is asked again itself: 0.05 to 0.10 s (measured 2026-11-21, confluent-kafka 2.16)."""
+
 
 _log = structlog.get_logger()
 
@@ -105,13 +109,18 @@ class ShardProducer:
         # A connected producer initialises in 5-19 ms instead of 0.5-1 s.
         self.warm()
         producer, self._warm = self._warm, None
-        try:
-            producer.init_transactions(INIT_TIMEOUT_S)
-        except KafkaException as exc:
-            reason = exc.args[0]
-            if _fenced(reason):
-                raise self._fenced(reason) from exc
-            raise RetryError(f"Kafka did not start a transaction: {reason.str()}") from exc
+        while True:
+            try:
+                producer.init_transactions(INIT_SLICE_S)
+            except KafkaException as exc:
+                reason = exc.args[0]
+                if _fenced(reason):
+                    raise self._fenced(reason) from exc
+                waited_s = self._monotonic_s() - self._began_s
+                if reason.retriable() and waited_s < INIT_TIMEOUT_S and self._keep_trying():
+                    continue  # it goes on with what it began
+                raise RetryError(f"Kafka did not start a transaction: {reason.str()}") from exc
+            break
         self._producer = producer
 
     def commit(self, records: Iterable[Record]) -> None:

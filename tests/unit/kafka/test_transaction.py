@@ -235,15 +235,31 @@ def test_a_queue_that_stays_full_ends_when_told_to_stop_trying(start: Start) -> 
     assert not shard.initialised
 
 
-@pytest.mark.parametrize("at", ["list_topics", "init"])
-def test_a_broker_that_is_away_at_the_start_is_tried_again_later(start: Start, at: str) -> None:
+def test_a_broker_that_is_away_at_the_start_is_tried_again_later(start: Start) -> None:
     shard = start()
-    FakeProducer.script = {at: [TIMED_OUT, None]}
+    FakeProducer.script = {"list_topics": [TIMED_OUT, None]}
     with pytest.raises(RetryError):
         shard.initialise()
     assert not shard.initialised
     shard.initialise()
     assert shard.initialised
+
+
+def test_an_initialisation_that_takes_long_is_asked_for_again_until_time_is_up(
+    start: Start,
+) -> None:
+    shard = start()
+    FakeProducer.script = {"init": [TIMED_OUT, TIMED_OUT, None]}
+    shard.initialise()
+    assert shard.initialised
+    assert FakeProducer.made[-1].calls.count("init") == 3
+    # Told to stop trying, or refused for good, it gives up.
+    for problem, keep_trying in ((TIMED_OUT, False), (FATAL, True)):
+        shard = start(keep_trying=lambda keep_trying=keep_trying: keep_trying)
+        FakeProducer.script = {"init": [problem, None]}
+        with pytest.raises(RetryError):
+            shard.initialise()
+        assert not shard.initialised
 
 
 def test_a_producer_fenced_while_it_initialises_is_none(start: Start) -> None:
