@@ -118,7 +118,7 @@ def test_a_busy_symbol_that_falls_silent_is_news_within_seconds_and_asked_about_
             await asyncio.sleep(ALLOWED_MIN_S + LOOK_EVERY_S)
             assert silent._value.get() == 1
             assert len(scene.rest.asked_newest) == 1, "asked about at once"
-            await asyncio.sleep(OVERDUE_AGAIN_S)
+            await asyncio.sleep(OVERDUE_AGAIN_S + LOOK_EVERY_S)
             assert len(scene.rest.asked_newest) == 2
             await asyncio.sleep(10 * OVERDUE_AGAIN_S)
             assert len(scene.rest.asked_newest) >= 9
