@@ -37,6 +37,14 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp requirements/dev.txt
 test: $(VENV)/.dev-stamp ## run all tests: unit, then integration on a real Kafka
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.dev-stamp ## break everything, compare with the ledger, write docs/reliability.md (an hour)
+	@PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+
+.PHONY: simulate
+simulate: $(VENV)/.dev-stamp ## run seeds of the deterministic simulation (SEEDS=100000 FIRST=0), or one with its log (SEED=123)
+	@PYTHONPATH=tests $(BIN)/python -m simulation.run $(if $(SEED),--seed $(SEED) --log,--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0))
+
 .PHONY: check
 check: $(VENV)/.dev-stamp ## lint, format, spelling, types, import rules
 	$(BIN)/ruff check .
