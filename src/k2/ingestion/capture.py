@@ -368,6 +368,15 @@ class Capture:
                     _log.warning("streams_deaf", leg=leg.name, symbols=deaf)
 
             self.legs.each(notice)
+            self.legs.measure()
+            metrics.gap_ids_open.set(
+                sum(
+                    len(gap.ids)
+                    for shard in self.shards
+                    if shard.role is Role.WRITER
+                    for gap in shard.told.position.open_gaps
+                )
+            )
             for shard in self.shards:
                 _tell_fill_breaks(shard)
 

@@ -91,6 +91,8 @@ class Terms:
         label = str(shard.settings.shard)
         await shard.take_over()
         metrics.shard_writer.labels(label).set(1)
+        metrics.takeovers.labels(label).inc()
+        metrics.takeover_seconds.labels(label).observe(shard.last_pause_s)
         _log.info(
             "took_over",
             shard=label,
