@@ -280,7 +280,7 @@ class Capture:
 
     def next_id(self, symbol: str) -> int | None:
         """Return where a symbol's tape stands, if it has one."""
-        where = self._shard_of(symbol).told.position.symbols.get(symbol)
+        where = self._shard_of(symbol).told.position.stands(symbol)
         return where.next_id if where is not None else None
 
     def add(self, listed: Symbol, *, newest_id: int | None, declare: bool) -> None:

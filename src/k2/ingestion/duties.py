@@ -99,7 +99,8 @@ class Duties:
         healer = SymbolHealer(
             shard.tapes[symbol], healing, record_start=_start_recorder(shard, symbol)
         )
-        healer.newest_id = self.newest_ids.get(symbol)
+        if symbol not in shard.told.position.symbols:  # else nobody had seen it trade before us
+            healer.newest_id = self.newest_ids.get(symbol)
         self._shards[symbol] = shard
         self._healers[symbol] = healer
         return healer.run()
@@ -142,7 +143,7 @@ class Duties:
 def _start_recorder(shard: Shard, symbol: str) -> Callable[[int], None]:
     def record(start: int) -> None:
         def change(told: Told) -> Told | None:
-            if symbol in told.position.symbols:
+            if told.position.stands(symbol) is not None:
                 return None
             symbols = {**told.position.symbols, symbol: SymbolPosition(start, None)}
             return told._replace(position=msgspec.structs.replace(told.position, symbols=symbols))

@@ -12,6 +12,7 @@ import structlog
 
 from k2.errors import RetryError
 from k2.ingestion.host import Host
+from k2.kafka.position import NEVER_TRADED
 from k2.market import BadRow, Gap, IdRange, Trade
 from k2.observability import metrics
 from k2.tape.arbiter import Placed, SymbolTape
@@ -123,6 +124,8 @@ class SymbolHealer:
         """Find out where a tape without position starts."""
         symbol = self.tape.symbol
         start = None if self.newest_id is None else self.newest_id + 1
+        if start is None:
+            self._record_start(NEVER_TRADED.next_id)
         while start is None:
             # It had never traded when we began to listen: its first id, by the exchange's word.
             rows = await self._rows(0)

@@ -23,6 +23,7 @@ from k2.kafka.encoding import TradeEncoder
 from k2.kafka.gap_records import encode_gap
 from k2.kafka.position import (
     IDENTITY_KEY,
+    NEVER_TRADED,
     POSITION_KEY,
     Identity,
     ShardPosition,
@@ -147,7 +148,7 @@ class Shard:
             if _symbol_of(item) == symbol
             and (isinstance(item, Gap) or not _covered(item, told.symbols))
         ]
-        where = position_after(told, waiting, declared_ts_us=0).symbols.get(symbol)
+        where = position_after(told, waiting, declared_ts_us=0).stands(symbol)
         tape = SymbolTape(
             symbol,
             next_id=where.next_id if where else None,
@@ -215,7 +216,7 @@ class Shard:
         if before.identity != self.told.identity:
             self.on_identity()
         for symbol, where in self.told.position.symbols.items():
-            tape = self.tapes.get(symbol)
+            tape = self.tapes.get(symbol) if where != NEVER_TRADED else None
             if tape is not None and (tape.next_id is None or tape.next_id < where.next_id):
                 self.append(tape.go_to(where.next_id, where.last_id))
         symbols = self.told.position.symbols
@@ -297,7 +298,7 @@ class Shard:
         """Let every tape stand where the log ends, and put our own trades on it again."""
         ring, self._ring = self._ring, deque()
         for symbol, tape in self.tapes.items():
-            where = self.told.position.symbols.get(symbol)
+            where = self.told.position.stands(symbol)
             if where is None:
                 tape.unknown()
             else:
