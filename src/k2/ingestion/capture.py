@@ -105,6 +105,7 @@ class Capture:
             duties=self.duties,
             rejects=rejects,
             live=lambda: self.legs.live,
+            beside=lambda session: self.legs.carried_beside(session),  # noqa: PLW0108 - made below
             host=ports.host,
         )
         self.legs = Legs(
@@ -326,8 +327,9 @@ class Capture:
 
     def _duties(self, shard: Shard) -> Iterable[Coroutine[Any, Any, None]]:
         self._record_identity(shard)
-        since_s, now_s = self.intake.heard_since_s, self._ports.host.monotonic_s()
-        heard = since_s is not None and now_s - since_s > HEARD_FOR_S
+        since_s = self.intake.heard_since_s
+        # The writer before us had written what came before we heard, and we have heard the rest.
+        heard = since_s is not None and since_s + HEARD_FOR_S < shard.followed_s
         return self.duties.of(
             shard,
             heard_all=heard and shard.seen_writing,

@@ -76,7 +76,7 @@ class Duties:
             shard,
             rest,
             reject_row=self._rejects.row,
-            busy=lambda: any(symbol in self.healing for symbol in shard.tapes),
+            busy=lambda: self._busy(shard),
             host=host,
         )
         yield backfill.run()
@@ -119,6 +119,15 @@ class Duties:
             for symbol, healer in self._healers.items()
             if healer.opened_s is not None and self._shards[symbol].role is Role.WRITER
         }
+
+    def _busy(self, shard: Shard) -> bool:
+        """Say whether healing wants REST; a hole it cannot close for long does not."""
+        now_s = self._ports.host.monotonic_s()
+        return any(
+            now_s - opened_s < self._heal_wait_max_s
+            for symbol, opened_s in self.healing.items()
+            if symbol in shard.tapes
+        )
 
     def hole(self, symbol: str) -> None:
         """Trades of a symbol wait for missing ids."""
