@@ -93,7 +93,8 @@ class Leg:
         self._next_age_s = first_age_s
         self._rotate_at_s = float("inf")
         self._rotate_reason = SCHEDULED
-        self._behind_since_s: dict[str, float] = {}
+        self._lacking: dict[str, tuple[int, float]] = {}
+        """Symbol to an id heard elsewhere and not here, and since when."""
         self._check_size(self.symbols)
 
     # What happens.
@@ -101,7 +102,7 @@ class Leg:
     def tick(self, now_s: float) -> list[LegAction]:
         """Do what is due on every connection; open one, replace one."""
         actions: list[LegAction] = []
-        for session in self._sessions():
+        for session in self.sessions():
             actions += self._of(session, session.tick(now_s))
         for ending in (self.current, self.newcomer):
             if ending is not None and ending.state is State.CLOSING and not self.stopped:
@@ -185,26 +186,27 @@ class Leg:
         """
         session = self.current
         if session is None or session.state is not State.LIVE or self.newcomer is not None:
-            self._behind_since_s.clear()
+            self._lacking.clear()
             return []
-        self._behind_since_s = {
-            symbol: self._behind_since_s.get(symbol, now_s)
-            for symbol in self.symbols
-            if session.lacks(symbol, heard.get(symbol, -1))
-        }
-        deaf = [
-            symbol
-            for symbol, since_s in self._behind_since_s.items()
-            if now_s - since_s >= SILENT_AFTER_S
-        ]
+        # The same id has to be lacking all the time: a leg that merely trails lacks another one
+        # at every look.
+        lacking = {}
+        for symbol in self.symbols:
+            known = self._lacking.get(symbol)
+            if known is not None and session.lacks(symbol, known[0]):
+                lacking[symbol] = known
+            elif session.lacks(symbol, newest := heard.get(symbol, -1)):
+                lacking[symbol] = (newest, now_s)
+        self._lacking = lacking
+        deaf = [s for s, (_, since_s) in lacking.items() if now_s - since_s >= SILENT_AFTER_S]
         if deaf:
-            self._behind_since_s.clear()
+            self._lacking.clear()
             self.rotate("health_check_timeout", now_s)
         return deaf
 
     def slept(self, now_s: float) -> None:
         """We were not running: silence until now was ours, not the peers'."""
-        for session in self._sessions():
+        for session in self.sessions():
             session.slept(now_s)
 
     def stop(self, now_s: float) -> list[LegAction]:
@@ -212,7 +214,7 @@ class Leg:
         self.stopped = True
         return [
             (session, action)
-            for session in self._sessions()
+            for session in self.sessions()
             for action in session.close("shutdown", now_s)
         ]
 
@@ -221,12 +223,12 @@ class Leg:
     @property
     def live(self) -> bool:
         """Whether everything published now arrives here, as far as the server says."""
-        return any(session.carries for session in self._sessions())
+        return any(session.carries for session in self.sessions())
 
     @property
     def ended(self) -> bool:
         """Whether a stopped leg has no connection left."""
-        return self.stopped and not self._sessions()
+        return self.stopped and not self.sessions()
 
     def age_s(self, now_s: float) -> float:
         """Return the age of the current connection; 0 without one."""
@@ -234,7 +236,7 @@ class Leg:
 
     def next_due_s(self, now_s: float) -> float:
         """Return when ``tick`` will next have something to do, unless something happens."""
-        due_s = min((s.next_due_s(now_s) for s in self._sessions()), default=float("inf"))
+        due_s = min((s.next_due_s(now_s) for s in self.sessions()), default=float("inf"))
         if self.stopped:
             return due_s
         if self.newcomer is not None:
@@ -253,9 +255,10 @@ class Leg:
     @property
     def _full(self) -> bool:
         """Whether connections that take their time to leave keep the next one from opening."""
-        return len(self._sessions()) >= SESSIONS_MAX
+        return len(self.sessions()) >= SESSIONS_MAX
 
-    def _sessions(self) -> list[Session]:
+    def sessions(self) -> list[Session]:
+        """Return the connections there are, those on their way out too."""
         return [s for s in (self.current, self.newcomer, *self.leaving) if s is not None]
 
     def _opens(self, now_s: float) -> bool:
@@ -269,7 +272,7 @@ class Leg:
         self._next_age_s = self._limits.connection_age_max_s
         self._rotate_at_s = now_s + age_s * (1 - JITTER * self._draw())
         self._rotate_reason = SCHEDULED
-        self._behind_since_s.clear()  # what the one before did not hear is not its fault
+        self._lacking.clear()  # what the one before did not hear is not its fault
 
     def _replace(self, now_s: float) -> list[LegAction]:
         old, newcomer = self.current, self.newcomer
@@ -284,6 +287,7 @@ class Leg:
         if not overlapped and now_s < newcomer.live_at_s + OVERLAP_MAX_S:
             return []
         reason = self._rotate_reason
+        self.attempt = 0
         old.replaced = True
         self.leaving.append(old)
         self._promote(now_s)

@@ -105,6 +105,7 @@ class Capture:
             duties=self.duties,
             rejects=rejects,
             live=lambda: self.legs.live,
+            beside=lambda session: self.legs.carried_beside(session),  # noqa: PLW0108 - made below
             host=ports.host,
         )
         self.legs = Legs(
@@ -280,7 +281,7 @@ class Capture:
 
     def next_id(self, symbol: str) -> int | None:
         """Return where a symbol's tape stands, if it has one."""
-        where = self._shard_of(symbol).told.position.symbols.get(symbol)
+        where = self._shard_of(symbol).told.position.stands(symbol)
         return where.next_id if where is not None else None
 
     def add(self, listed: Symbol, *, newest_id: int | None, declare: bool) -> None:
@@ -326,8 +327,9 @@ class Capture:
 
     def _duties(self, shard: Shard) -> Iterable[Coroutine[Any, Any, None]]:
         self._record_identity(shard)
-        since_s, now_s = self.intake.heard_since_s, self._ports.host.monotonic_s()
-        heard = since_s is not None and now_s - since_s > HEARD_FOR_S
+        since_s = self.intake.heard_since_s
+        # The writer before us had written what came before we heard, and we have heard the rest.
+        heard = since_s is not None and since_s + HEARD_FOR_S < shard.followed_s
         return self.duties.of(
             shard,
             heard_all=heard and shard.seen_writing,
@@ -368,6 +370,15 @@ class Capture:
                     _log.warning("streams_deaf", leg=leg.name, symbols=deaf)
 
             self.legs.each(notice)
+            self.legs.measure()
+            metrics.gap_ids_open.set(
+                sum(
+                    len(gap.ids)
+                    for shard in self.shards
+                    if shard.role is Role.WRITER
+                    for gap in shard.told.position.open_gaps
+                )
+            )
             for shard in self.shards:
                 _tell_fill_breaks(shard)
 

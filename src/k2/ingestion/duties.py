@@ -76,7 +76,7 @@ class Duties:
             shard,
             rest,
             reject_row=self._rejects.row,
-            busy=lambda: any(symbol in self.healing for symbol in shard.tapes),
+            busy=lambda: self._busy(shard),
             host=host,
         )
         yield backfill.run()
@@ -99,7 +99,8 @@ class Duties:
         healer = SymbolHealer(
             shard.tapes[symbol], healing, record_start=_start_recorder(shard, symbol)
         )
-        healer.newest_id = self.newest_ids.get(symbol)
+        if symbol not in shard.told.position.symbols:  # else nobody had seen it trade before us
+            healer.newest_id = self.newest_ids.get(symbol)
         self._shards[symbol] = shard
         self._healers[symbol] = healer
         return healer.run()
@@ -118,6 +119,15 @@ class Duties:
             for symbol, healer in self._healers.items()
             if healer.opened_s is not None and self._shards[symbol].role is Role.WRITER
         }
+
+    def _busy(self, shard: Shard) -> bool:
+        """Say whether healing wants REST; a hole it cannot close for long does not."""
+        now_s = self._ports.host.monotonic_s()
+        return any(
+            now_s - opened_s < self._heal_wait_max_s
+            for symbol, opened_s in self.healing.items()
+            if symbol in shard.tapes
+        )
 
     def hole(self, symbol: str) -> None:
         """Trades of a symbol wait for missing ids."""
@@ -142,7 +152,7 @@ class Duties:
 def _start_recorder(shard: Shard, symbol: str) -> Callable[[int], None]:
     def record(start: int) -> None:
         def change(told: Told) -> Told | None:
-            if symbol in told.position.symbols:
+            if told.position.stands(symbol) is not None:
                 return None
             symbols = {**told.position.symbols, symbol: SymbolPosition(start, None)}
             return told._replace(position=msgspec.structs.replace(told.position, symbols=symbols))

@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from k2.binance.rest import UnknownSymbolError
 from k2.errors import RetryError
 from k2.ingestion.host import Host
+from k2.kafka.position import NEVER_TRADED
 from k2.market import BadRow, Gap, IdRange, Trade
 from k2.observability import metrics
 from k2.tape.arbiter import Placed, SymbolTape
@@ -29,6 +31,13 @@ POLL_DELAY_MAX_S = 5.0
 """A hole REST cannot fill yet must not spend the weight that heals the other symbols."""
 
 FAILED_DELAY_S = 1.0
+FAILED_DELAY_MAX_S = 30.0
+"""A REST that refuses (403, 451, 5xx) is asked ever more slowly."""
+
+DELISTED_DELAY_S = 300.0
+DOUBTED_MAX = 100
+"""One mangled id, or some, may be let go on REST's word; a whole stream ahead of it may not."""
+
 REMIND_EVERY_S = 30.0
 BEGIN_DELAY_S = 60.0
 """How often REST is asked again about a symbol that has never traded, unless a trade comes."""
@@ -102,7 +111,8 @@ class SymbolHealer:
         gauge = metrics.holes_open.labels(self.tape.symbol)
         gauge.set(0)
         while True:
-            await self._wake.wait()
+            if not self._look_now:
+                await self._wake.wait()
             self._wake.clear()
             look, self._look_now = self._look_now, False
             if self.tape.next_id is None:
@@ -123,6 +133,8 @@ class SymbolHealer:
         """Find out where a tape without position starts."""
         symbol = self.tape.symbol
         start = None if self.newest_id is None else self.newest_id + 1
+        if start is None:
+            self._record_start(NEVER_TRADED.next_id)
         while start is None:
             # It had never traded when we began to listen: its first id, by the exchange's word.
             rows = await self._rows(0)
@@ -193,19 +205,33 @@ class SymbolHealer:
             for row in placed.bad_rows:
                 self._healing.reject_row(row)
             if not placed.more:
-                newest_id = rows[-1].source_id if rows else from_id - 1
-                for trade in self.tape.disbelieve(above_id=newest_id + FAR_AHEAD):
-                    self._healing.reject_trade(trade)
+                self._judge_held(rows[-1].source_id if rows else from_id - 1)
                 break
         return placed
 
+    def _judge_held(self, newest_id: int) -> None:
+        """Let go of held ids far above the newest one REST has."""
+        if self.tape.held > DOUBTED_MAX:
+            return  # a REST that trails, or glitched: that is no word against so many
+        for trade in self.tape.disbelieve(above_id=newest_id + FAR_AHEAD):
+            self._healing.reject_trade(trade)
+
     async def _rows(self, from_id: int) -> list[Trade | BadRow]:
+        failures = 0
         while True:
             try:
                 return await self._healing.rest.rows_from(self.tape.symbol, from_id=from_id)
-            except RetryError as exc:
+            except UnknownSymbolError as exc:
                 _log.warning("heal_waits", symbol=self.tape.symbol, reason=str(exc))
-                await asyncio.sleep(FAILED_DELAY_S)
+                self.opened_s = None  # nothing waits for this one: it may never come back
+                await asyncio.sleep(DELISTED_DELAY_S)
+            except RetryError as exc:
+                delay_s = min(FAILED_DELAY_MAX_S, FAILED_DELAY_S * 2.0**failures)
+                failures += 1
+                _log.warning(
+                    "heal_waits", symbol=self.tape.symbol, reason=str(exc), again_in_s=delay_s
+                )
+                await asyncio.sleep(delay_s)
 
     def _declare(self, lacking: IdRange, waited_s: float) -> None:
         self._healing.write(declare_missing(self.tape, lacking, waited_s=waited_s))

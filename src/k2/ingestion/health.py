@@ -1,5 +1,6 @@
 """What ``/health`` says: contract R041, with role, shards and the last take-over beside it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -17,7 +18,10 @@ class ShardHealth(msgspec.Struct, frozen=True):
     """Symbol to the last id in the log."""
     pending: int
     takeovers: int
+    last_takeover: str | None
+    """When, UTC."""
     last_takeover_pause_s: float | None
+    """From the last commit of the writer before to our first one."""
     holes: list[str]
     open_gaps: int
 
@@ -114,7 +118,12 @@ def _shard(capture: Capture, shard: Any) -> ShardHealth:
         },
         pending=shard.pending if shard.role is Role.WRITER else 0,
         takeovers=shard.takeovers,
+        last_takeover=_time(shard.took_over_ns) if shard.takeovers else None,
         last_takeover_pause_s=round(shard.last_pause_s, 3) if shard.takeovers else None,
-        holes=sorted(symbol for symbol, tape in shard.tapes.items() if tape.held),
+        holes=sorted(s for s, tape in shard.tapes.items() if tape.held or shard.spilled(s)),
         open_gaps=len(shard.told.position.open_gaps),
     )
+
+
+def _time(wall_ns: int) -> str:
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds")

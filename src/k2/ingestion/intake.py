@@ -31,9 +31,19 @@ class Intake:
         duties: Duties,
         rejects: Rejects,
         live: Callable[[], bool],
+        beside: Callable[[Session], bool],
         host: Host,
     ) -> None:
-        """Prepare; ``live`` says whether every symbol arrives on at least one leg."""
+        """Prepare.
+
+        Args:
+            kind: Which stream is heard.
+            duties: Woken when trades are missing.
+            rejects: Where bad input goes.
+            live: Says whether every symbol arrives on at least one leg.
+            beside: Says whether another connection carries the symbols of this one too.
+            host: Time.
+        """
         self.heard: dict[str, int] = {}
         """Symbol to the newest id that any source has shown to be published."""
         self.heard_since_s: float | None = None
@@ -47,6 +57,7 @@ class Intake:
         self._duties = duties
         self._rejects = rejects
         self._live = live
+        self._beside = beside
         self._host = host
         self._shards: dict[str, Shard] = {}
         self._retired: set[str] = set()
@@ -102,9 +113,13 @@ class Intake:
         """A connection has everything from here on."""
         _log.info("Subscribed", leg=leg.name, symbols=list(leg.symbols))
         session.excuse(self.heard)
+        if not self._beside(session):
+            self.heard_since_s = None  # the one before may have died and not be gone yet
         if self.heard_since_s is None and self._live():
             # What came before nobody heard: it is fetched by REST.
-            self.heard_since_s = self._host.monotonic_s()
+            self.heard_since_s = now_s = self._host.monotonic_s()
+            for silence in self.silences.values():
+                silence.resumed(now_s)
             metrics.connection_state.set(1)
             for symbol in self._shards:
                 self._duties.look(symbol)
@@ -153,10 +168,11 @@ class Intake:
         symbol, source_id, now_s = trade.symbol, trade.source_id, self._host.monotonic_s()
         session.saw(symbol, source_id, now_s)
         offer = shard.offer(trade)
+        if offer is not Offer.COPY:
+            self.silences[symbol].traded(now_s)
         if offer is Offer.FIRST:
             figures.first += 1
             self.first(trade, shard)
-            self.silences[symbol].traded(now_s)
             self._received[symbol].inc()
             self._first_copy[symbol] = (source_id, trade.recv_ts_ns)
             if (shard.tapes[symbol].next_id or 0) > source_id:  # held ids may be absurd ones

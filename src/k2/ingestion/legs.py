@@ -7,11 +7,13 @@ import msgspec
 
 from k2.binance.leg import Leg, LegLimits
 from k2.binance.limits import STREAMS_PER_CONNECTION_MAX
+from k2.binance.session import Session
 from k2.ingestion.feed import Feed, FeedEvents
 from k2.ingestion.ports import Ports
 from k2.market import StreamKind
+from k2.observability import metrics
 
-NAMES = "ab"
+LEG_NAMES = "ab"
 
 
 class LegFigures(msgspec.Struct):
@@ -43,7 +45,7 @@ class Legs:
         streams_max: int = STREAMS_PER_CONNECTION_MAX,
     ) -> None:
         """Name the legs' addresses, one each; nothing is opened before ``carry``."""
-        self.figures = {NAMES[number]: LegFigures() for number in range(len(urls))}
+        self.figures = {LEG_NAMES[number]: LegFigures() for number in range(len(urls))}
         self.feeds: list[Feed] = []
         self._urls = urls
         self._events = events
@@ -52,6 +54,7 @@ class Legs:
         self._ports = ports
         self._streams_max = streams_max
         self._lines: list[list[str]] = []
+        self._counted: dict[str, int] = {}
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -64,6 +67,15 @@ class Legs:
             for start in range(0, len(self.feeds), len(self._urls))
         ]
         return all(per_line)
+
+    def carried_beside(self, session: Session) -> bool:
+        """Say whether another connection carries the symbols of this one too."""
+        for start in range(0, len(self.feeds), len(self._urls)):
+            line = self.feeds[start : start + len(self._urls)]
+            sessions = [one for feed in line for one in feed.leg.sessions()]
+            if session in sessions:
+                return any(one.carries for one in sessions if one is not session)
+        return False
 
     def run_in(self, group: asyncio.TaskGroup) -> None:
         """Run the feeds, those to come too, as tasks of ``group``."""
@@ -101,11 +113,22 @@ class Legs:
             call(feed.leg)
             feed.perform([])
 
+    def measure(self) -> None:
+        """Put age, contribution and lag of each leg where a scrape finds them."""
+        now_s = self._ports.host.monotonic_s()
+        for feed in self.feeds:
+            metrics.connection_lifetime.labels(feed.leg.name).set(feed.leg.age_s(now_s))
+        for name, figures in self.figures.items():
+            counted = self._counted.get(name, 0)
+            metrics.leg_first_copies.labels(name).inc(figures.first - counted)
+            self._counted[name] = figures.first
+            metrics.leg_lag.labels(name).set(figures.lag_s)
+
     def _add(self, number: int, symbols: list[str]) -> None:
         for place, url in enumerate(self._urls):
             age_s = self._limits.connection_age_max_s * (place + 1) / len(self._urls)
             leg = Leg(
-                NAMES[place] if not number else f"{NAMES[place]}{number + 1}",
+                LEG_NAMES[place] if not number else f"{LEG_NAMES[place]}{number + 1}",
                 symbols,
                 self._kind,
                 self._limits,

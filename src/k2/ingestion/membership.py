@@ -69,6 +69,7 @@ class Membership:
 
     async def run(self) -> None:
         """Follow the lease for ever. Only this loop polls it: a hung loop loses it."""
+        self._heard_s = self._host.monotonic_s()
         while True:
             now_s = self._host.monotonic_s()
             if self._hears():

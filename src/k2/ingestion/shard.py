@@ -23,6 +23,7 @@ from k2.kafka.encoding import TradeEncoder
 from k2.kafka.gap_records import encode_gap
 from k2.kafka.position import (
     IDENTITY_KEY,
+    NEVER_TRADED,
     POSITION_KEY,
     Identity,
     ShardPosition,
@@ -107,7 +108,14 @@ class Shard:
         """Whether another process was seen to write since we last did, or started."""
         self.log = log
         self.takeovers = 0
+        self.last_takeover_s = 0.0
+        """From the lease to the first possible commit of our last term."""
         self.last_pause_s = 0.0
+        """From the last commit of the writer before us, as we saw it, to our first one."""
+        self.took_over_ns = 0
+        self.followed_s = 0.0
+        """When another process was last seen to write."""
+        self._resumes_s: float | None = None
         self.last_commit_s = 0.0
         self.on_hole: Callable[[str], None] = _nobody
         """Told of each symbol whose trades wait for missing ids."""
@@ -147,7 +155,7 @@ class Shard:
             if _symbol_of(item) == symbol
             and (isinstance(item, Gap) or not _covered(item, told.symbols))
         ]
-        where = position_after(told, waiting, declared_ts_us=0).symbols.get(symbol)
+        where = position_after(told, waiting, declared_ts_us=0).stands(symbol)
         tape = SymbolTape(
             symbol,
             next_id=where.next_id if where else None,
@@ -158,9 +166,11 @@ class Shard:
         return tape
 
     def drop(self, symbol: str) -> None:
-        """Carry a symbol no more; what is in the ring is still written."""
+        """Carry a symbol no more; what is in a writer's ring is still written."""
         self.tapes.pop(symbol).let_go()
         self._spill.forget(symbol)
+        if self.role is Role.STANDBY:
+            self._ring = deque(item for item in self._ring if _symbol_of(item) != symbol)
 
     def offer(self, trade: Trade) -> Offer:
         """Put a trade on its symbol's tape."""
@@ -174,11 +184,15 @@ class Shard:
             return Offer.FIRST
         if tape.duplicates > duplicates:
             return Offer.COPY
-        if tape.released > released and not self._spill.put(trade):
-            self.on_loss(trade.symbol)
-            return Offer.LET_GO
+        if tape.released > released:
+            self.on_loss(trade.symbol)  # nothing is held that would show the hole
+            return Offer.FIRST if self._spill.put(trade) else Offer.LET_GO
         self.on_hole(trade.symbol)
         return Offer.FIRST
+
+    def spilled(self, symbol: str) -> int:
+        """Return how many trades of a symbol wait in the spill file."""
+        return self._spill.count(symbol)
 
     def unspill(self, symbol: str) -> bool:
         """Put spilled trades back on a tape whose hole is closed; say whether there were any."""
@@ -202,6 +216,7 @@ class Shard:
 
     def start(self) -> None:
         """Stand where the log, as read so far, ends."""
+        self.seen_writing = False  # what was read until now is the past
         self._learn()
 
     def followed(self) -> None:
@@ -211,15 +226,19 @@ class Shard:
             return
         before = self.told
         self._learn()
-        self.seen_writing |= bool(before.position.symbols) and before.position != self.told.position
+        if before.position.symbols and before.position != self.told.position:
+            self.seen_writing = True
+            self.followed_s = self._host.monotonic_s()
         if before.identity != self.told.identity:
             self.on_identity()
         for symbol, where in self.told.position.symbols.items():
-            tape = self.tapes.get(symbol)
+            tape = self.tapes.get(symbol) if where != NEVER_TRADED else None
             if tape is not None and (tape.next_id is None or tape.next_id < where.next_id):
                 self.append(tape.go_to(where.next_id, where.last_id))
         symbols = self.told.position.symbols
-        while self._ring and _covered(self._ring[0], symbols):
+        while self._ring and (
+            _covered(self._ring[0], symbols) or _symbol_of(self._ring[0]) not in self.tapes
+        ):
             self._ring.popleft()
 
     # Writing.
@@ -240,7 +259,9 @@ class Shard:
         self._go_on()
         self.role = Role.WRITER
         self.takeovers += 1
-        self.last_pause_s = self._host.monotonic_s() - began_s
+        self.took_over_ns = self._host.wall_ns()
+        self.last_takeover_s = self._host.monotonic_s() - began_s
+        self._resumes_s = self.followed_s if self.seen_writing else began_s
         self._arrived.set()
 
     def do(
@@ -297,7 +318,7 @@ class Shard:
         """Let every tape stand where the log ends, and put our own trades on it again."""
         ring, self._ring = self._ring, deque()
         for symbol, tape in self.tapes.items():
-            where = self.told.position.symbols.get(symbol)
+            where = self.told.position.stands(symbol)
             if where is None:
                 tape.unknown()
             else:
@@ -356,6 +377,12 @@ class Shard:
             self._extras.popleft()
             _settle(extra, landed=True)
         self.last_commit_s = self._host.monotonic_s()
+        if self._resumes_s is not None:
+            self.last_pause_s = self.last_commit_s - self._resumes_s
+            self._resumes_s = None
+            _log.info(
+                "tape_resumed", shard=self.settings.shard, pause_s=round(self.last_pause_s, 3)
+            )
         metrics.transaction_seconds.observe(self.last_commit_s - began_s)
         self._count(batch)
         return len(batch)

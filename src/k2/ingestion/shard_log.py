@@ -170,6 +170,7 @@ class ShardLog:
                 writer_schema=parse_schema(SCHEMA_TEXT),
                 records=records,
                 clients=self._clients,
+                monotonic_s=self._host.monotonic_s,
             )
         )
 

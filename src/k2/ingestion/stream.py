@@ -39,6 +39,7 @@ async def run_capture(
 ) -> ExitCode:
     """Record the wanted symbols until ``stop`` is set."""
     metrics.connection_state.set(0)
+    roles = _Roles(Wish(settings.role))
     for symbol in wanted.names:
         metrics.messages_received.labels(symbol)
     async with AsyncExitStack() as stack:
@@ -60,7 +61,7 @@ async def run_capture(
         capture = _capture(settings, wanted, prepared, rest)
         if settings.health_port:
             await _serve_health(settings.health_port, capture, stack)
-        _change_role_on_signals(capture)
+        roles.rule(capture)
         return await capture.run(stop, fail_fast=fail_fast)
 
 
@@ -103,7 +104,23 @@ async def _serve_health(port: int, capture: Capture, stack: AsyncExitStack) -> N
     stack.push_async_callback(runner.cleanup)
 
 
-def _change_role_on_signals(capture: Capture) -> None:
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, capture.membership.become, Wish.AUTO)
-    loop.add_signal_handler(signal.SIGUSR2, capture.membership.become, Wish.OBSERVER)
+class _Roles:
+    """SIGUSR1 and SIGUSR2, obeyed from the start: by default they would end the process."""
+
+    def __init__(self, wish: Wish) -> None:
+        self._wish = wish
+        self._capture: Capture | None = None
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self._become, Wish.AUTO)
+        loop.add_signal_handler(signal.SIGUSR2, self._become, Wish.OBSERVER)
+
+    def rule(self, capture: Capture) -> None:
+        """Pass on what was asked for so far, and from now on."""
+        self._capture = capture
+        if capture.membership.wish is not self._wish:
+            capture.membership.become(self._wish)
+
+    def _become(self, wish: Wish) -> None:
+        self._wish = wish
+        if self._capture is not None:
+            self._capture.membership.become(wish)

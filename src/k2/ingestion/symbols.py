@@ -66,6 +66,7 @@ class SymbolWatch:
         self._refused: set[str] = set()
         self._of_quotes: set[str] = set()
         self._gone: set[str] = set()
+        self._recorded: set[str] = set()
 
     def look(self) -> None:
         """The log's active set may have changed."""
@@ -73,6 +74,7 @@ class SymbolWatch:
 
     async def run(self) -> None:
         """Follow for ever."""
+        self._recorded = self._carrier.recorded()
         while True:
             await self._wait()
             if self._file is not None and (stamp := _stamp(self._file)) != self._stamp:
@@ -121,9 +123,17 @@ class SymbolWatch:
         for symbol in sorted(wanted.leaving & (carrier.carried() | carrier.recorded())):
             _log.info("symbol_removed", symbol=symbol)
             carrier.remove(symbol)
+        recorded = carrier.recorded()
+        for symbol in sorted((self._recorded - recorded) & carrier.carried()):
+            _log.info("symbol_removed", symbol=symbol, by="the writer, as the log tells")
+            carrier.remove(symbol)
+            self._gone.add(symbol)
+        self._recorded = recorded
         target = (wanted.names | self._of_quotes | carrier.recorded()) - wanted.leaving
         # The log names a delisted symbol until the writer has recorded that it left.
-        new = target - carrier.carried() - self._refused - (self._gone - wanted.names)
+        # A file says what is wanted now; a list given at the start was given before it left.
+        gone = self._gone - wanted.names if self._file is not None else self._gone
+        new = target - carrier.carried() - self._refused - gone
         if new:
             await self._add(sorted(new))
 

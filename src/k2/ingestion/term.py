@@ -10,6 +10,9 @@ from k2.ingestion.shard import Role, Shard
 from k2.kafka.transaction import FencedError
 from k2.observability import metrics
 
+WARM_EVERY_S = 60.0
+"""Brokers close connections that stay idle, and a take-over has no time to connect."""
+
 _log = structlog.get_logger()
 
 
@@ -67,9 +70,7 @@ class Terms:
         label = str(self.shard.settings.shard)
         metrics.shard_writer.labels(label).set(0)
         while True:
-            if not self._granted.is_set():
-                await self.shard.log.warm()
-            await self._granted.wait()
+            await self._stand_by()
             self.over.clear()
             fenced = False
             try:
@@ -89,13 +90,16 @@ class Terms:
     async def _serve(self) -> None:
         shard = self.shard
         label = str(shard.settings.shard)
-        await shard.take_over()
+        if not await self._take_over():
+            return
         metrics.shard_writer.labels(label).set(1)
+        metrics.takeovers.labels(label).inc()
+        metrics.takeover_seconds.labels(label).observe(shard.last_takeover_s)
         _log.info(
             "took_over",
             shard=label,
             symbols=sorted(shard.tapes),
-            took_s=round(shard.last_pause_s, 3),
+            took_s=round(shard.last_takeover_s, 3),
             waiting=shard.pending,
         )
         fenced: FencedError | None = None
@@ -114,3 +118,29 @@ class Terms:
             self._tasks.clear()
         if fenced is not None:
             raise fenced
+
+    async def _stand_by(self) -> None:
+        """Wait for the lease, with a producer that stays connected."""
+        while not self._granted.is_set():
+            await self.shard.log.warm()
+            try:
+                async with asyncio.timeout(WARM_EVERY_S):
+                    await self._granted.wait()
+            except TimeoutError:
+                continue
+
+    async def _take_over(self) -> bool:
+        """Become the writer, unless the lease ends before; say whether we are."""
+        taking = asyncio.ensure_future(self.shard.take_over())
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({taking, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+            if not taking.done():
+                taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        if taking.cancelled():
+            return False
+        taking.result()
+        return True

@@ -42,6 +42,10 @@ class SymbolPosition(msgspec.Struct, frozen=True, omit_defaults=True):
     """Trade time of ``last_id``; tells a REST that trails from an exchange whose ids were reset."""
 
 
+NEVER_TRADED = SymbolPosition(0, None)
+"""The tape begins with the exchange's very first trade of the symbol, whatever its id will be."""
+
+
 class OpenGap(msgspec.Struct, frozen=True):
     """Declared ids of class ``missing`` that a source may still come to have."""
 
@@ -57,6 +61,11 @@ class ShardPosition(msgspec.Struct, frozen=True, omit_defaults=True):
     open_gaps: tuple[OpenGap, ...] = ()
     backfills: Mapping[str, int] = {}
     """Symbol to the first id its running backfill wants."""
+
+    def stands(self, symbol: str) -> SymbolPosition | None:
+        """Return where a tape goes on, or None if its first id is yet to be found out."""
+        where = self.symbols.get(symbol)
+        return None if where == NEVER_TRADED else where
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -64,6 +64,7 @@ class ShardFollower:
         self._consumer: Any = None
         self._intake = PositionIntake()
         self._at_end = False
+        self._told = self._intake.record
 
     @property
     def record(self) -> ShardRecord:
@@ -74,14 +75,13 @@ class ShardFollower:
         """Wait for something new, ``poll_s`` at most, and take in everything there is.
 
         Returns:
-            Whether ``record`` changed.
+            Whether the end was reached and ``record`` is not what it was at the end before.
 
         Raises:
             StopError: If the last position or identity is not one.
             RetryError: If Kafka cannot be read; the next call reads from the beginning. A broker
                 that is away is waited for instead: ``EndAsker`` notices it.
         """
-        before = self.record
         consumer = self._opened()
         deadline_s = self._monotonic_s() + self._poll_s
         left_s = self._poll_s
@@ -90,9 +90,11 @@ class ShardFollower:
             if message is None or self._take(message):
                 break
             left_s = deadline_s - self._monotonic_s()
-        if self._at_end:
-            self._intake.check()
-        return self.record != before
+        if not self._at_end:
+            return False  # what is on its way is the past, not news
+        self._intake.check()
+        before, self._told = self._told, self.record
+        return self._told != before
 
     def close(self) -> None:
         """Leave Kafka; what was read stays."""

@@ -19,6 +19,13 @@ reconnections = Counter("binance_reconnections", "Unplanned reconnects", ["reaso
 rotations = Counter(
     "binance_connection_rotations", "Connections replaced, make before break", ["reason", "leg"]
 )
+connection_lifetime = Gauge(
+    "binance_connection_lifetime_seconds", "Age of the leg's connection, 0 without one", ["leg"]
+)
+leg_first_copies = Counter(
+    "k2_leg_first_copies", "Trades of which this leg brought the first copy", ["leg"]
+)
+leg_lag = Gauge("k2_leg_lag_seconds", "How far the leg's copies trail the first ones", ["leg"])
 messages_received = Counter(
     "binance_messages_received", "Trades received, first copies", ["symbol"]
 )
@@ -57,6 +64,16 @@ let_go = Counter(
     "k2_trades_let_go",
     "Trades not kept because ring or hold was full; they come back by REST",
     ["symbol"],
+)
+gap_ids_open = Gauge(
+    "k2_gap_ids_open", "Declared ids that are still looked for, of the shards written here"
+)
+takeovers = Counter("k2_takeovers", "Shards taken over by this process", ["shard"])
+takeover_seconds = Histogram(
+    "k2_takeover_pause_seconds",
+    "From the lease to the first possible commit",
+    ["shard"],
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 gaps_declared = Counter("k2_gaps_declared", "Gap records written", ["symbol", "reason"])
 repaired = Counter(

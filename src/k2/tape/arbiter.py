@@ -42,7 +42,8 @@ class SymbolTape:
 
     Counters only grow: ``duplicates`` (ids already on the tape or already held), ``released``
     (trades not held because the hold was full), ``fill_breaks`` (trades whose first fill does not
-    follow the last fill before them: seen on the venue's futures, reported, never fatal).
+    follow the last fill before them: seen on the venue's futures, reported, never fatal),
+    ``disputed`` (held trades let go because another copy, or their fills, told otherwise).
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class SymbolTape:
         self.duplicates = 0
         self.released = 0
         self.fill_breaks = 0
+        self.disputed = 0
         self._last_fill_id: int | None = None
         self._held: dict[int, Trade] = {}
         self._hold = hold or Hold()
@@ -84,7 +86,7 @@ class SymbolTape:
             if self._held:
                 self._drain(placed)
             return placed
-        if (self.next_id is not None and source_id < self.next_id) or source_id in self._held:
+        if (self.next_id is not None and source_id < self.next_id) or self._agrees(trade):
             self.duplicates += 1
         elif self._hold.taken < self._hold.limit:
             self._held[source_id] = trade
@@ -92,6 +94,16 @@ class SymbolTape:
         else:
             self.released += 1
         return []
+
+    def _agrees(self, trade: Trade) -> bool:
+        """Say whether this id is held already; two copies that tell otherwise are both let go."""
+        held = self._held.get(trade.source_id)
+        if held is None:
+            return False
+        if _told(held) != _told(trade):
+            self._forget([trade.source_id])
+            self.disputed += 1
+        return True
 
     def begin(self, next_id: int) -> list[Placed]:
         """Start a tape whose start was not known yet."""
@@ -150,6 +162,11 @@ class SymbolTape:
     def _drain(self, placed: list[Placed]) -> None:
         while self.next_id is not None and (trade := self._held.pop(self.next_id, None)):
             self._hold.taken -= 1
+            if self._last_fill_id is not None and trade.first_trade_id != self._last_fill_id + 1:
+                # Held under a mangled id, most likely: its fills are those of another one. Let go;
+                # the right one comes by a leg or by REST, whose word is taken whatever it says.
+                self.disputed += 1
+                return
             placed.append(self._place(trade))
 
     def _place(self, trade: Trade) -> Placed:

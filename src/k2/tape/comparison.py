@@ -9,7 +9,8 @@ import msgspec
 from k2.market import Side, Trade
 
 PENDING_MAX = 50_000
-"""Trades of each side that wait for the other; beyond it the oldest count as unmatched."""
+"""Trades of each side that wait for the other; beyond it the oldest heard ones are not judged, the
+oldest written ones count as not heard."""
 
 SETTLED_AFTER_S = 30.0
 """Whatever the other side has not shown within this time, it does not have."""
@@ -66,6 +67,8 @@ class Comparison:
         self._first_heard: dict[str, int] = {}
         self._heard: OrderedDict[tuple[str, int], tuple[Told, float]] = OrderedDict()
         self._written: OrderedDict[tuple[str, int], tuple[Told, float]] = OrderedDict()
+        self._last_written: dict[str, int] = {}
+        self._unjudged_to: dict[str, int] = {}
         self._pending_max = pending_max
 
     def heard(self, trade: Trade, now_s: float) -> None:
@@ -81,12 +84,16 @@ class Comparison:
         else:
             self._heard[symbol, source_id] = (ours, now_s)
             if len(self._heard) > self._pending_max:
-                self._not_written(self._heard.popitem(last=False)[0])
+                dropped, dropped_id = self._heard.popitem(last=False)[0]
+                self._unjudged_to[dropped] = max(dropped_id, self._unjudged_to.get(dropped, -1))
 
     def written(self, symbol: str, source_id: int, theirs: Told, now_s: float) -> None:
         """Take in a trade the writer committed."""
+        self._last_written[symbol] = source_id
         if source_id < self._first_heard.get(symbol, source_id + 1):
             return  # from before we listened
+        if source_id <= self._unjudged_to.get(symbol, -1):
+            return  # heard, and let go since: the writer was away for long
         ours = self._heard.pop((symbol, source_id), None)
         if ours is not None:
             self._judge(symbol, source_id, ours[0], theirs)
@@ -97,20 +104,27 @@ class Comparison:
 
     def settle(self, now_s: float) -> None:
         """Judge what has waited for the other side for long enough."""
-        for waiting, give_up in (
-            (self._heard, self._not_written),
-            (self._written, self._not_heard),
-        ):
-            while waiting:
-                key, (_, since_s) = next(iter(waiting.items()))
-                if now_s - since_s < SETTLED_AFTER_S:
-                    break
-                del waiting[key]
-                give_up(key)
+        while self._written:
+            key, (_, since_s) = next(iter(self._written.items()))
+            if now_s - since_s < SETTLED_AFTER_S:
+                break
+            del self._written[key]
+            self._not_heard(key)
+        # The topic is in id order: only what the writer has passed will not come any more.
+        passed = [
+            (symbol, source_id)
+            for (symbol, source_id), (_, since_s) in self._heard.items()
+            if now_s - since_s >= SETTLED_AFTER_S and source_id < self._last_written.get(symbol, -1)
+        ]
+        for key in passed:
+            del self._heard[key]
+            self._not_written(key)
 
     def forget(self) -> None:
         """Start anew: we have become the writer, or stopped to listen."""
         self._first_heard.clear()
+        self._last_written.clear()
+        self._unjudged_to.clear()
         self._heard.clear()
         self._written.clear()
 

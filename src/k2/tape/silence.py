@@ -39,6 +39,10 @@ class Silence:
         faded_s = self._longest_s * max(0.0, 1 - silent_s / _FORGETTING_S)
         self._longest_s = max(silent_s, faded_s)
 
+    def resumed(self, now_s: float) -> None:
+        """We hear again: the silence until now was ours, not the symbol's."""
+        self.last_s = now_s
+
     @property
     def allowed_s(self) -> float:
         """How long a silence is nothing special; infinite while the rhythm is not known."""

@@ -33,11 +33,14 @@ def _is_position(entry: Entry) -> bool:
 
 
 def first_positions(log: PartitionLog) -> dict[str, int]:
-    """Return where each symbol of a shard began, as the position said before its first trade."""
+    """Return where each symbol of a shard began, as the position said before its first trade.
+
+    "From its very first trade, whatever its id" is told as next id 0, and says nothing yet.
+    """
     starts: dict[str, int] = {}
     for entry in filter(_is_position, [*log.compacted_away, *committed(log)]):
         for symbol, where in from_json(value_of(entry))["symbols"].items():
-            if where["last_id"] is None:
+            if where["last_id"] is None and where["next_id"] > 0:
                 starts.setdefault(symbol, where["next_id"])
     return starts
 

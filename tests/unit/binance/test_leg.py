@@ -430,6 +430,19 @@ def test_a_symbol_carried_again_is_not_blamed_for_the_time_in_between() -> None:
         assert world.leg.notice(heard, world.now_s) == []
 
 
+def test_a_leg_that_merely_trails_is_not_deaf() -> None:
+    world = _live_world("AUSDT")
+    world.current.excuse({"AUSDT": 99})
+    heard_id = 100
+    for _ in range(20):
+        # 100 trades a second, each of which comes here 50 ms after the other leg's copy.
+        for source_id in range(heard_id, heard_id + 500):
+            world.current.saw("AUSDT", source_id - 5, world.now_s)
+        heard_id += 500
+        assert world.leg.notice({"AUSDT": heard_id - 1}, world.now_s) == []
+        world.now_s += 5.0
+
+
 def test_deafness_is_not_looked_for_while_a_rotation_is_under_way() -> None:
     world = _rotating_world()
     for _ in range(2):
@@ -544,7 +557,7 @@ class _CheckedWorld(LegWorld):
                 assert self.leg.current is newcomer
                 assert self.current.state is State.LIVE
         assert len(self.open) + len(self.opening) <= SESSIONS_MAX
-        assert len(self.leg._sessions()) == len(self.open) + len(self.opening)
+        assert len(self.leg.sessions()) == len(self.open) + len(self.opening)
         self._check_quiet_until_due()
         return list(actions)
 

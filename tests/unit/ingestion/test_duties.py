@@ -9,7 +9,7 @@ from k2.ingestion.ports import Ports
 from k2.ingestion.rejects import Rejects
 from k2.kafka.clients import LIBRARY
 from k2.kafka.dead_letters import DeadLetters
-from k2.kafka.position import OpenGap
+from k2.kafka.position import NEVER_TRADED, OpenGap
 from k2.market import IdRange
 from k2.tape.silence import Silence
 from unit.ingestion.shard_world import (
@@ -123,6 +123,23 @@ def test_the_start_of_a_tape_is_recorded_before_its_first_trade(tmp_path: Path) 
             assert scene.world.ids == []
 
         await scene.serve(story())
+
+    virtually(tell())
+
+
+def test_a_successor_begins_a_symbol_nobody_had_seen_trade_with_its_very_first_trade(
+    tmp_path: Path,
+) -> None:
+    async def tell() -> None:
+        # The writer before us found that it had never traded, and died before its first trades
+        # were written; when we started, REST showed some of them.
+        scene = Scene(tmp_path, next_id=0)
+        assert scene.world.shard.told.position.symbols["BTCUSDT"] == NEVER_TRADED
+        scene.rest.first, scene.rest.newest = 7, 9
+        scene.duties.newest_ids["BTCUSDT"] = 9
+        scene.world.stream(10, 10)
+
+        await scene.serve(until(lambda: scene.world.ids == [7, 8, 9, 10]), heard_all=True)
 
     virtually(tell())
 

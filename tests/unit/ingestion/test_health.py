@@ -97,7 +97,7 @@ def test_what_waits_is_told_of_a_writer_only() -> None:
         await world.shard.take_over()
         (shard,) = _health(world, legs=BOTH).shards
         assert (shard.role, shard.pending, shard.takeovers) == ("writer", 3, 1)
-        assert shard.last_takeover_pause_s == pytest.approx(0.01)
+        assert shard.last_takeover is not None
 
     virtually(story())
 

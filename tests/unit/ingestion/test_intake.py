@@ -29,11 +29,13 @@ class Scene:
         self.looked: list[str] = []
         self.late_ids: list[int] = []
         self.is_live = False
+        self.carried_beside = True
         self.intake = Intake(
             StreamKind.AGG_TRADE,
             duties=self,  # type: ignore[arg-type] # what an intake uses of Duties
             rejects=Rejects(DeadLetters(folder, topic="t", connection_id="c")),
             live=lambda: self.is_live,
+            beside=lambda _: self.carried_beside,
             host=virtual_host(),
         )
         self.intake.figures = {"a": LegFigures(), "b": LegFigures()}

@@ -308,3 +308,22 @@ def test_so_it_does_with_a_standby_before_the_writer_has_noticed() -> None:
         await capture.play(story())
 
     virtually(tell())
+
+
+def test_a_standby_drops_what_the_writer_has_recorded_as_left() -> None:
+    async def tell() -> None:
+        # Its own list, given at the start, still names it: it was given before it left.
+        capture = Capture(text="BTCUSDT\nETHUSDT\n", writes=False)
+
+        async def story() -> None:
+            await asyncio.sleep(2)
+            capture.in_log.discard("ETHUSDT")
+            capture.watch.look()
+            await asyncio.sleep(5)
+            capture.watch.look()
+            await asyncio.sleep(5)
+            assert capture.told == ["-ETHUSDT"]
+
+        await capture.play(story())
+
+    virtually(tell())

@@ -199,25 +199,25 @@ def test_the_exchanges_own_record_replaces_a_held_copy_that_tells_otherwise() ->
     assert [placed.trade.origin for placed in freed] == [Origin.HEALED, Origin.STREAM]
 
 
-def _fills(source_id: int, first: int, last: int) -> Trade:
+def _filling(source_id: int, first: int, last: int) -> Trade:
     return msgspec.structs.replace(_trade(source_id), first_trade_id=first, last_trade_id=last)
 
 
 def test_fills_that_do_not_follow_one_another_are_counted_and_written() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
     placed = [
-        *tape.offer(_fills(5, 50, 52)),  # what came before it is not known
-        *tape.offer(_fills(6, 53, 53)),
-        *tape.offer(_fills(8, 60, 61)),
-        *tape.offer(_fills(7, 55, 59)),
+        *tape.offer(_filling(5, 50, 52)),  # what came before it is not known
+        *tape.offer(_filling(6, 53, 53)),
+        *tape.offer(_filling(8, 60, 61)),
+        *tape.offer(_filling(7, 55, 59)),
     ]
     assert _ids(placed) == [5, 6, 7, 8]
     assert tape.fill_breaks == 1
     tape.go_to(20, 19)
-    tape.offer(_fills(20, 900, 900))
+    tape.offer(_filling(20, 900, 900))
     assert tape.fill_breaks == 1, "nobody saw the fills of 19"
     tape.declare(IdRange(21, 22))
-    tape.offer(_fills(23, 999, 999))
+    tape.offer(_filling(23, 999, 999))
     assert tape.fill_breaks == 1, "nobody saw the fills of the gap"
 
 
@@ -336,3 +336,38 @@ class TapeMachine(RuleBasedStateMachine):
 
 TestAnyInterleaving = TapeMachine.TestCase
 TestAnyInterleaving.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+
+
+def _filling(source_id: int, first: int, last: int) -> Trade:
+    return msgspec.structs.replace(_trade(source_id), first_trade_id=first, last_trade_id=last)
+
+
+def test_a_trade_held_under_a_mangled_id_does_not_take_the_place_of_the_right_one() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5)
+    tape.offer(_filling(5, 50, 50))
+    mangled = _filling(8, 51, 51)  # it is 6, says what it fills
+    assert tape.offer(mangled) == []
+    right = [_filling(6, 51, 51), _filling(7, 52, 52), _filling(8, 53, 54), _filling(9, 55, 55)]
+    placed = [one for trade in right for one in tape.offer(trade)]
+    assert [one.trade for one in placed] == right
+    assert tape.disputed == 1
+
+
+def test_two_held_copies_that_tell_otherwise_are_both_let_go() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5)
+    tape.offer(_trade(7))
+    tape.offer(msgspec.structs.replace(_trade(7), price=Decimal(2)))
+    assert (tape.held, tape.disputed) == (0, 1)
+    tape.offer(_trade(7))
+    tape.offer(_trade(7))
+    assert (tape.held, tape.duplicates) == (1, 2)
+
+
+def test_what_rest_says_is_taken_though_its_fills_do_not_follow() -> None:
+    tape = SymbolTape("BTCUSDT", next_id=5)
+    tape.offer(_filling(5, 50, 50))
+    tape.offer(_filling(7, 90, 90))
+    place_page(tape, [_filling(6, 70, 70)])
+    assert tape.next_id == 7, "the held one is not believed on its own word"
+    place_page(tape, [_filling(7, 90, 90)])
+    assert (tape.next_id, tape.fill_breaks) == (8, 2)

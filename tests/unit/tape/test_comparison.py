@@ -75,20 +75,33 @@ def test_what_one_side_lacks_is_judged_after_a_while() -> None:
     assert comparison.figures["BTCUSDT"].share_equal == 1 / 3
 
 
+def test_a_writer_that_is_away_for_long_is_not_blamed() -> None:
+    comparison = Comparison(pending_max=3)
+    for source_id in range(5, 11):
+        comparison.heard(_trade(source_id), 0.0)
+    comparison.settle(1e6)
+    assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 0)
+    for source_id in range(5, 11):  # Kafka is back: it writes what it held, and fetches the rest
+        comparison.written("BTCUSDT", source_id, Told.by(_trade(source_id)), 1e6)
+    comparison.settle(2e6)
+    assert _counts(comparison.figures["BTCUSDT"]) == (3, 0, 0, 0), "what was let go is not judged"
+
+
 def test_what_was_written_before_we_listened_is_not_judged() -> None:
     comparison = Comparison()
     comparison.written("BTCUSDT", 4, Told.by(_trade(4)), 0.0)
     comparison.heard(_trade(5), 0.0)
     comparison.written("BTCUSDT", 4, Told.by(_trade(4)), 0.1)
     comparison.settle(1e6)
-    assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 1)
+    assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 0)
 
 
 def test_waiting_is_bounded() -> None:
     comparison = Comparison(pending_max=3)
-    for source_id in range(5):
-        comparison.heard(_trade(source_id), 0.0)
-    assert comparison.figures["BTCUSDT"].not_written == 2
+    comparison.heard(_trade(0), 0.0)
+    for source_id in range(1, 6):
+        comparison.written("BTCUSDT", source_id, Told.by(_trade(source_id)), 0.0)
+    assert comparison.figures["BTCUSDT"].not_heard == 2
 
 
 def test_becoming_the_writer_forgets_what_waits() -> None:

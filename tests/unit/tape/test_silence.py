@@ -2,6 +2,8 @@ import itertools
 import math
 import random
 
+import pytest
+
 from k2.tape.silence import ALLOWED_MIN_S, TRADES_MIN, Silence
 
 
@@ -77,3 +79,16 @@ def test_a_steady_rhythm_of_random_trades_raises_hardly_an_alarm() -> None:
 def test_silences_grow_with_what_is_usual() -> None:
     allowed = [_after([gap_s] * 50)[0].allowed_s for gap_s in (0.01, 1, 10, 100)]
     assert all(shorter < longer for shorter, longer in itertools.pairwise(allowed))
+
+
+def test_a_silence_that_was_ours_is_not_learnt() -> None:
+    silence = Silence(0.0)
+    now_s = 0.0
+    for _ in range(200):
+        now_s += 0.1
+        silence.traded(now_s)
+    usual_s = silence.allowed_s
+    now_s += 60.0  # both legs were cut
+    silence.resumed(now_s)
+    silence.traded(now_s + 0.1)
+    assert silence.allowed_s == pytest.approx(usual_s)
