@@ -338,20 +338,16 @@ TestAnyInterleaving = TapeMachine.TestCase
 TestAnyInterleaving.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 
 
-def _trade_of_fills(source_id: int, first: int, last: int) -> Trade:
-    return msgspec.structs.replace(_trade(source_id), first_trade_id=first, last_trade_id=last)
-
-
 def test_a_trade_held_under_a_mangled_id_does_not_take_the_place_of_the_right_one() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5)
-    tape.offer(_trade_of_fills(5, 50, 50))
-    mangled = _trade_of_fills(8, 51, 51)  # it is 6, says what it fills
+    tape.offer(_filling(5, 50, 50))
+    mangled = _filling(8, 51, 51)  # it is 6, says what it fills
     assert tape.offer(mangled) == []
     right = [
-        _trade_of_fills(6, 51, 51),
-        _trade_of_fills(7, 52, 52),
-        _trade_of_fills(8, 53, 54),
-        _trade_of_fills(9, 55, 55),
+        _filling(6, 51, 51),
+        _filling(7, 52, 52),
+        _filling(8, 53, 54),
+        _filling(9, 55, 55),
     ]
     placed = [one for trade in right for one in tape.offer(trade)]
     assert [one.trade for one in placed] == right
@@ -370,9 +366,9 @@ def test_two_held_copies_that_tell_otherwise_are_both_let_go() -> None:
 
 def test_what_rest_says_is_taken_though_its_fills_do_not_follow() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5)
-    tape.offer(_trade_of_fills(5, 50, 50))
-    tape.offer(_trade_of_fills(7, 90, 90))
-    place_page(tape, [_trade_of_fills(6, 70, 70)])
+    tape.offer(_filling(5, 50, 50))
+    tape.offer(_filling(7, 90, 90))
+    place_page(tape, [_filling(6, 70, 70)])
     assert tape.next_id == 7, "the held one is not believed on its own word"
-    place_page(tape, [_trade_of_fills(7, 90, 90)])
+    place_page(tape, [_filling(7, 90, 90)])
     assert (tape.next_id, tape.fill_breaks) == (8, 2)
