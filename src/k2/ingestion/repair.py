@@ -84,6 +84,8 @@ def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
             backfills=old.position.backfills if old.position is not None else {},
             last_ts_us=tape.last_ts_us,
         )
+        accepted_to = end_offset(room.bootstrap, room.names.trades, shard)
+        position = msgspec.structs.replace(position, accepted_to=accepted_to)
         rebuilt.append(_write(settings, room, producer, position, recorded))
     return rebuilt
 

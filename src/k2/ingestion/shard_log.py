@@ -162,6 +162,7 @@ class ShardLog:
 
     async def tail(self, records: int) -> tuple[bool, dict[str, int]]:
         """Return whether the trades partition ever held a record, and each symbol's last id."""
+        position = self.record.position
         return await self._kafka.run(
             lambda: read_tail(
                 self.settings.bootstrap,
@@ -169,6 +170,7 @@ class ShardLog:
                 shard=self.settings.shard,
                 writer_schema=parse_schema(SCHEMA_TEXT),
                 records=records,
+                from_offset=position.accepted_to if position is not None else 0,
                 clients=self._clients,
                 monotonic_s=self._host.monotonic_s,
             )

@@ -61,6 +61,9 @@ class ShardPosition(msgspec.Struct, frozen=True, omit_defaults=True):
     open_gaps: tuple[OpenGap, ...] = ()
     backfills: Mapping[str, int] = {}
     """Symbol to the first id its running backfill wants."""
+    accepted_to: int = 0
+    """Offset of the trades partition below which an operator has accepted what is there, by
+    rebuilding the position: a stranger's record stays, and is not held against the tape again."""
 
     def stands(self, symbol: str) -> SymbolPosition | None:
         """Return where a tape goes on, or None if its first id is yet to be found out."""
@@ -223,7 +226,12 @@ def position_after(
             symbols[item.trade.symbol] = SymbolPosition(
                 source_id + 1, source_id, first_id, item.trade.trade_ts_us
             )
-    return ShardPosition(symbols, _tracked(open_gaps), _unreached(before.backfills, symbols))
+    return msgspec.structs.replace(
+        before,
+        symbols=symbols,
+        open_gaps=_tracked(open_gaps),
+        backfills=_unreached(before.backfills, symbols),
+    )
 
 
 def position_after_repair(
@@ -269,7 +277,9 @@ def position_after_backfill(before: ShardPosition, symbol: str, *, first_id: int
         raise RejectError(f"{symbol} has no tape here that could begin earlier")
     lower = first_id if was.first_id is None else min(first_id, was.first_id)
     symbols = {**before.symbols, symbol: msgspec.structs.replace(was, first_id=lower)}
-    return ShardPosition(symbols, before.open_gaps, _unreached(before.backfills, symbols))
+    return msgspec.structs.replace(
+        before, symbols=symbols, backfills=_unreached(before.backfills, symbols)
+    )
 
 
 def _tracked(open_gaps: list[OpenGap]) -> tuple[OpenGap, ...]:

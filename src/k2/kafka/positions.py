@@ -99,6 +99,7 @@ def read_tail(
     writer_schema: Any,
     whole: bool = False,
     records: int = TAIL_RECORDS,
+    from_offset: int = 0,
     clients: Clients = LIBRARY,
     monotonic_s: Callable[[], float] = time.monotonic,
 ) -> tuple[bool, dict[str, int]]:
@@ -111,6 +112,7 @@ def read_tail(
         writer_schema: Parsed schema of the trades.
         whole: Read from the first offset instead of the last ``records``.
         records: Offsets to look at.
+        from_offset: What is below it is passed over.
         clients: Makers of the consumer.
         monotonic_s: The clock of the deadline.
 
@@ -123,6 +125,8 @@ def read_tail(
     reader = _Reader(bootstrap, TopicPartition(trades_topic, shard), clients, monotonic_s)
     _, high = reader.watermarks(isolation="read_uncommitted")
     for message in reader.read(from_end=start):
+        if message.offset() < from_offset:
+            continue
         try:
             record = decode_record(split_wire(message.value())[1], writer_schema)
             last_ids[record["symbol"]] = record["source_sequence"]

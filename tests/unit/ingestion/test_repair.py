@@ -66,6 +66,7 @@ class FakeKafka:
         monkeypatch.setattr(repair, "AdminClient", lambda _settings: None)
         monkeypatch.setattr(repair, "refuse_running_writer", lambda _room: None)
         monkeypatch.setattr(repair, "first_offset", lambda *_a: self.retention_began_at)
+        monkeypatch.setattr(repair, "end_offset", lambda *_a: 77)
         monkeypatch.setattr(
             repair,
             "read_shard",
@@ -133,7 +134,10 @@ def test_a_rebuild_reads_trades_repairs_and_gaps(
     kafka.old[0] = ShardRecord(None, ShardPosition({}, (), {X: 2}))
     (shown,) = rebuild_from_topic(settings)
     assert kafka.position() == ShardPosition(
-        {X: SymbolPosition(31, 30, 5)}, (OpenGap(X, IdRange(21, 21), TS_US),), {X: 2}
+        {X: SymbolPosition(31, 30, 5)},
+        (OpenGap(X, IdRange(21, 21), TS_US),),
+        {X: 2},
+        accepted_to=77,
     )
     assert shown == ShardShown(0, ShardRecord(shown.record.identity, kafka.position()))
     identity = decode_identity(kafka.written[0][0].value)
@@ -167,7 +171,7 @@ def test_an_unreadable_position_is_a_reason_to_rebuild(
 
     monkeypatch.setattr(repair, "read_shard", unreadable)
     rebuild_from_topic(settings)
-    assert kafka.position() == ShardPosition({X: SymbolPosition(20, 19, 10)})
+    assert kafka.position() == ShardPosition({X: SymbolPosition(20, 19, 10)}, accepted_to=77)
 
 
 def test_where_retention_removed_records_the_lake_knows_how_the_tape_begins_and_ends(

@@ -254,3 +254,14 @@ def test_a_record_that_is_not_what_its_key_says_is_refused(key: bytes, value: by
 def test_records_under_other_keys_are_passed_over() -> None:
     assert NOTHING_RECORDED.taken_in(b"another", b"\xff") is NOTHING_RECORDED
     assert NOTHING_RECORDED.taken_in(None, b"\xff") is NOTHING_RECORDED
+
+
+def test_what_an_operator_accepted_stays_accepted() -> None:
+    before = ShardPosition({"X": SymbolPosition(70, 69, 50)}, accepted_to=9)
+    afters = [
+        position_after(before, [placed(70)], declared_ts_us=0),
+        position_after_repair(before, "X", [3]),
+        position_with_backfill(before, "X", 10),
+        position_after_backfill(before, "X", first_id=10),
+    ]
+    assert [after.accepted_to for after in afters] == [9] * 4
