@@ -5,7 +5,7 @@ import json
 import pytest
 
 from integration.harness import Room, read_topic, wait_for
-from k2.market import StreamKind
+from k2.market import IdRange, StreamKind
 from k2.simulator import Ledger
 
 pytestmark = pytest.mark.integration
@@ -16,15 +16,7 @@ PAST_IDS = 4_000
 def test_a_backfill_is_killed_on_the_way_and_no_id_is_lost_or_doubled(room: Room) -> None:
     room.symbols = ("BTCUSDT", "ETHUSDT")
     room.exchange("--rate", "2000")
-    ids = Ledger.read(room.path / "exchange").range("BTCUSDT", StreamKind.AGG_TRADE)
-    wait_for(
-        lambda: (
-            room.newest_ids().get("BTCUSDT", 0) > (ids.first_id if ids else 0) + PAST_IDS
-            and ids is not None
-        ),
-        what="a past to fill",
-    )
-    assert ids is not None
+    ids = wait_for(lambda: long_past(room), what="a past to fill")
     room.control("trading", {"rate": 300})
     stream = room.stream()
     room.archive()
@@ -38,8 +30,8 @@ def test_a_backfill_is_killed_on_the_way_and_no_id_is_lost_or_doubled(room: Room
     wait_for(lambda: min(repaired(room)) == ids.first_id, what="the backfill to end")
     newest = room.stop_trading()
     room.wait_until_archived(newest)
-    past = repaired(room)
-    assert sorted(past) == list(range(ids.first_id, first_id)), "each id of the past once"
+    filled = repaired(room)
+    assert sorted(filled) == list(range(ids.first_id, first_id)), "each id of the past once"
     wait_for(
         lambda: (
             next(o for o in room.proof().symbols if o.symbol == "BTCUSDT").first_id == ids.first_id
@@ -52,6 +44,12 @@ def test_a_backfill_is_killed_on_the_way_and_no_id_is_lost_or_doubled(room: Room
     assert shown["position"]["symbols"]["BTCUSDT"]["first_id"] == ids.first_id
     assert not shown["position"].get("backfills")
     assert not shown["requests"]
+
+
+def long_past(room: Room) -> IdRange | None:
+    """Return the ids of BTCUSDT the exchange has, once they are many."""
+    ids = Ledger.read(room.path / "exchange").range("BTCUSDT", StreamKind.AGG_TRADE)
+    return ids if ids is not None and len(ids) > PAST_IDS else None
 
 
 def repaired(room: Room) -> list[int]:
