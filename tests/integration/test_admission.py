@@ -7,7 +7,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from integration.harness import Room, read_values, wait_for
+from integration.harness import Room, read_topic, read_values, wait_for
+from k2.kafka.transaction import transactional_id
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +29,10 @@ def refusal(room: Room, *flags: str) -> str:
     stream = room.stream(*flags, name="refused")
     assert stream.wait() == 1, stream.log()
     return str(stream.events("stream_stopped")[-1]["reason"])
+
+
+def ids_of(room: Room, symbol: str) -> list[int]:
+    return [record["source_sequence"] for record in room.topic_records()[symbol]]
 
 
 def delete_topic(room: Room, topic: str) -> None:
@@ -68,6 +73,28 @@ def test_deleted_positions_are_refused_and_rebuilt_from_the_topic(room: Room) ->
     assert next_ids == {symbol: last + 1 for symbol, last in newest.items()}
 
 
+def test_positions_are_rebuilt_over_a_transaction_a_dead_writer_left_open(room: Room) -> None:
+    room.exchange("--rate", "400")
+    record_some(room)
+    dead = Producer(
+        {
+            "bootstrap.servers": room.stack.address.bootstrap,
+            "transactional.id": transactional_id(room.topic, 0),
+        }
+    )
+    dead.init_transactions(10)
+    dead.begin_transaction()
+    dead.produce(f"{room.topic}.gaps", value=b"never committed", partition=0)
+    dead.flush(10)
+    room.k2("positions", "rebuild", "--from-topic")
+    room.stream(name="again")
+    newest = room.stop_trading()
+    wait_for(
+        lambda: all(ids_of(room, s)[-1] == newest[s] for s in room.symbols),
+        what="the tape to go on to the newest ids",
+    )
+
+
 def test_a_topic_created_again_is_refused(room: Room) -> None:
     room.exchange("--rate", "400")
     record_some(room)
@@ -75,6 +102,16 @@ def test_a_topic_created_again_is_refused(room: Room) -> None:
     why = refusal(room)
     assert "was deleted and created again" in why
     assert "k2 positions rebuild --from-topic" in why
+    shown = json.loads(room.k2("positions", "show", "--json").stdout)[0]["record"]
+    ends = {s: p["next_id"] for s, p in shown["position"]["symbols"].items()}
+    room.k2("positions", "rebuild", "--from-topic")
+    again = room.stream(name="again")
+    wait_for(
+        lambda: again.events("took_over") and set(room.topic_records()) == set(room.symbols),
+        what="the tape to go on",
+    )
+    first = {s: records[0]["source_sequence"] for s, records in room.topic_records().items()}
+    assert first == ends, "it goes on where it ended, in the new topic"
 
 
 def test_a_lost_kafka_goes_on_from_the_lake(room: Room) -> None:
@@ -103,10 +140,28 @@ def test_somebody_elses_trade_at_the_end_of_the_topic_is_refused(room: Room) -> 
     producer = Producer({"bootstrap.servers": room.stack.address.bootstrap})
     producer.produce(room.topic, value=values[0], key=b"BTCUSDT", partition=0)
     producer.flush(10)
+    records = read_topic(room.stack.address.bootstrap, room.topic, poison=room.poison)
+    stranger = next(s for s, r in records.items() if len(r) > len({x["message_id"] for x in r}))
     why = refusal(room)
     assert "the position says" in why
     assert "k2 positions show" in why
     assert "k2 positions rebuild --from-topic" in why
+    room.k2("positions", "rebuild", "--from-topic")
+    again = room.stream(name="again")
+    newest = room.stop_trading()
+    wait_for(
+        lambda: (
+            again.events("took_over")
+            and all(ids_of(room, s)[-1] == newest[s] for s in room.symbols)
+        ),
+        what="the tape to go on to the newest ids",
+    )
+    foreign = 1  # the one somebody else put there stays
+    for symbol in room.symbols:
+        ids = ids_of(room, symbol)
+        doubled = len(ids) - len(set(ids))
+        assert doubled == (foreign if symbol == stranger else 0), symbol
+        assert set(ids) == set(range(min(ids), newest[symbol] + 1)), symbol
 
 
 def test_an_exchange_whose_ids_were_reset_is_refused(room: Room) -> None:

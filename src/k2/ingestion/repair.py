@@ -238,7 +238,9 @@ def _fencing_producer(room: Room, shard: int) -> ShardProducer:
         bootstrap=room.bootstrap,
         trades_topic=room.names.trades,
         shard=shard,
-        keep_trying=lambda: False,
+        # `init_transactions` over a transaction that is still open, or on a busy machine, is not
+        # done with its first slice; how long it may take is bounded there. Ctrl-C ends a wait.
+        keep_trying=lambda: True,
     )
     producer.initialise()
     return producer
