@@ -108,7 +108,11 @@ class Leg:
             if ending is not None and ending.state is State.CLOSING and not self.stopped:
                 self.closed(ending, now_s)  # its successor need not wait for the handshake
                 self.leaving.append(ending)
-        if self.current is not None and self.newcomer is None and self.current.pings_missing(now_s):
+        if (
+            self.current is not None
+            and self.newcomer is None
+            and self.current.heartbeat_missing(now_s)
+        ):
             self.rotate("pong_timeout", now_s)
         if self._opens(now_s):
             self.newcomer = Session(self.symbols, self._kind, self._limits.session)
@@ -230,6 +234,11 @@ class Leg:
         """Whether a stopped leg has no connection left."""
         return self.stopped and not self.sessions()
 
+    @property
+    def rotates_at_s(self) -> float:
+        """When the current connection is to be replaced; infinite without one."""
+        return self._rotate_at_s
+
     def age_s(self, now_s: float) -> float:
         """Return the age of the current connection; 0 without one."""
         return now_s - self.current.opened_at_s if self.current is not None else 0.0
@@ -247,7 +256,7 @@ class Leg:
             return due_s
         opens_s = self.retry_at_s
         if self.current is not None:
-            opens_s = max(opens_s, min(self._rotate_at_s, self.current.pings_missing_at_s))
+            opens_s = max(opens_s, min(self._rotate_at_s, self.current.heartbeat_missing_at_s))
         return min(due_s, opens_s)
 
     # How.

@@ -4,6 +4,7 @@ Source: fact sheet section 2 and 6.4 (official docs, checked 2026-11-21).
 """
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 
 import msgspec
 
@@ -84,6 +85,16 @@ def connect_wait_s(attempts_s: Sequence[float], *, share: float, wall_s: float) 
     return recent[-allowed] + CONNECTS_WINDOW_S - wall_s
 
 
+class Breaker(Enum):
+    """Whether REST is asked; the values are those of the metric ``circuit_breaker_state``."""
+
+    CLOSED = 0
+    OPEN = 1
+    """The venue told us to stay away."""
+    HALF_OPEN = 2
+    """The time it named is over; the next answer decides."""
+
+
 class WeightBudget(msgspec.Struct):
     """How much REST weight this minute still has: of our share, and of the whole address."""
 
@@ -94,6 +105,8 @@ class WeightBudget(msgspec.Struct):
     address_used: int = 0
     """By everybody at this address, as the venue counts."""
     blocked_until_s: float = 0.0
+    doubted: bool = False
+    """Whether it was blocked and nothing has been answered since."""
 
     def wait_s(self, *, weight: int, wall_s: float) -> float:
         """Return how long to wait before spending ``weight``; 0 spends it now."""
@@ -119,6 +132,17 @@ class WeightBudget(msgspec.Struct):
     def block(self, *, retry_after_s: float, wall_s: float) -> None:
         """Spend nothing until a 429 or 418 reply's ``Retry-After`` has passed."""
         self.blocked_until_s = max(self.blocked_until_s, wall_s + retry_after_s)
+        self.doubted = True
+
+    def answered(self) -> None:
+        """The venue answers us."""
+        self.doubted = False
+
+    def breaker(self, wall_s: float) -> Breaker:
+        """Say whether REST is asked now."""
+        if wall_s < self.blocked_until_s:
+            return Breaker.OPEN
+        return Breaker.HALF_OPEN if self.doubted else Breaker.CLOSED
 
 
 def backoff_s(*, attempt: int, delay_min_s: float, delay_max_s: float, draw: float) -> float:

@@ -9,14 +9,17 @@ from typing import Self
 import aiohttp
 import structlog
 
-from k2.binance.limits import WEIGHT_PER_MINUTE, WEIGHTS, WeightBudget
-from k2.binance.rows import decode_quoted_in, decode_rows, decode_symbols
+from k2.binance.limits import WEIGHT_PER_MINUTE, WEIGHTS, Breaker, WeightBudget
+from k2.binance.rows import decode_quoted_in, decode_rows, decode_symbols, decode_time
 from k2.errors import RejectError, RetryError, StopError
 from k2.market import BadRow, StreamKind, Symbol, Trade
 from k2.tape.healing import PAGE_ROWS
 
 TIMEOUT_S = 10.0
 RETRY_AFTER_DEFAULT_S = 10.0
+REFUSED_DELAY_S = 10.0
+"""After every address answered 403 (their firewall: too much was asked) or 451 (not from here)."""
+
 SYMBOLS_PER_REQUEST_MAX = 100
 
 _log = structlog.get_logger()
@@ -51,6 +54,20 @@ class RestClient:
     async def __aexit__(self, *_exc: object) -> None:
         if self._session is not None:
             await self._session.close()
+
+    def breaker(self) -> Breaker:
+        """Whether the venue is asked at all now."""
+        return self._budget.breaker(time.time())
+
+    async def clock(self) -> tuple[int, int, int]:
+        """Return our clock before, the exchange's, and our clock after: us since the epoch.
+
+        Raises:
+            RetryError: If REST cannot be asked right now.
+        """
+        before_us = time.time_ns() // 1000
+        body = await self._get("time", {})
+        return before_us, decode_time(body), time.time_ns() // 1000
 
     async def rows_from(self, symbol: str, *, from_id: int) -> list[Trade | BadRow]:
         """Return up to 1,000 rows with ids from ``from_id`` on, ascending.
@@ -120,7 +137,7 @@ class RestClient:
             while (wait_s := self._budget.wait_s(weight=WEIGHTS[path], wall_s=time.time())) > 0:
                 _log.info("rest_budget_waits", path=path, wait_s=round(wait_s, 1))
                 await asyncio.sleep(wait_s)
-        problem = ""
+        problem, refused = "", 0
         for base_url in self._base_urls:
             url = f"{base_url}/api/v3/{path}"
             try:
@@ -128,10 +145,14 @@ class RestClient:
                     body = await response.read()
                     self._learn(response)
                     if response.status == HTTPStatus.OK:
+                        self._budget.answered()
                         return body
+                    refused += response.status in (HTTPStatus.FORBIDDEN, 451)
                     problem = _refusal(response, body)
             except (aiohttp.ClientError, OSError, TimeoutError) as exc:
                 problem = f"{base_url} cannot be reached: {exc or type(exc).__name__}"
+        if refused == len(self._base_urls):
+            self._budget.block(retry_after_s=REFUSED_DELAY_S, wall_s=time.time())
         raise RetryError(problem)
 
     def _learn(self, response: aiohttp.ClientResponse) -> None:

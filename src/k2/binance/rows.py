@@ -41,6 +41,10 @@ class _ExchangeInfo(msgspec.Struct):
     symbols: list[_Listing]
 
 
+class _Time(msgspec.Struct, rename="camel"):
+    server_time: int
+
+
 class _AggRowId(msgspec.Struct):
     a: int
 
@@ -56,6 +60,7 @@ _decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_agg_rows = msgspec.json.Decoder(list[_AggRow]).decode
 _decode_fill_rows = msgspec.json.Decoder(list[_FillRow]).decode
 _decode_exchange_info = msgspec.json.Decoder(_ExchangeInfo).decode
+_decode_time = msgspec.json.Decoder(_Time).decode
 
 
 def decode_rows(
@@ -101,6 +106,14 @@ def decode_quoted_in(body: bytes, *, quotes: Iterable[str]) -> set[str]:
         raise RetryError(f"REST answered something that is not exchangeInfo: {exc}") from exc
     wanted = set(quotes)
     return {row.symbol for row in listings if row.quote_asset in wanted and row.status == "TRADING"}
+
+
+def decode_time(body: bytes) -> int:
+    """Return the exchange's clock, in microseconds since the epoch."""
+    try:
+        return timestamp_us(_decode_time(body).server_time, name="serverTime")
+    except (*_NOT_DECODABLE, RejectError) as exc:
+        raise RetryError(f"REST answered something that is not a time: {exc}") from exc
 
 
 def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trade | BadRow:

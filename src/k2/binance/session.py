@@ -64,7 +64,8 @@ class SessionLimits(msgspec.Struct, frozen=True):
     """Close when neither a trade nor a server's ping came for so long; 0 never."""
     reply_within_s: float = 10.0
     probe_every_s: float = 180.0
-    """0 sends no client probe; the server's own pings are answered by the shell either way."""
+    """0 sends no client probe; the server's own pings are answered by the shell either way. A probe
+    not answered within ``reply_within_s`` means that the connection is to be replaced."""
 
 
 def stream_name(symbol: str, kind: StreamKind) -> str:
@@ -101,6 +102,7 @@ class Session:
         self._list_id = 0
         self._next_request_id = 1
         self._probed_at_s = 0.0
+        self._pong_due_s = float("inf")
         self._abort_at_s = 0.0
         self._window = SendWindow()
 
@@ -160,6 +162,12 @@ class Session:
         """We were not running: silence until now was ours, not the peer's."""
         self.last_ping_s = now_s
         self._awaiting = dict.fromkeys(self._awaiting, now_s)
+        if self._pong_due_s < float("inf"):
+            self._pong_due_s = now_s + self._limits.reply_within_s
+
+    def ponged(self) -> None:
+        """The server answered our probe."""
+        self._pong_due_s = float("inf")
 
     def tick(self, now_s: float) -> list[Action]:
         """Do what is due: send what the rate limit held back, notice silence."""
@@ -173,6 +181,7 @@ class Session:
         actions = self._sendable(now_s)
         if now_s >= self._probe_due_s() and self._window.take(now_s):
             self._probed_at_s = now_s
+            self._pong_due_s = min(self._pong_due_s, now_s + self._limits.reply_within_s)
             actions.append(Ping())
         return actions
 
@@ -198,18 +207,18 @@ class Session:
         return min(due_s, free_at_s) if self._outbox else due_s
 
     @property
-    def pings_missing_at_s(self) -> float:
-        """When the server's pings will have stopped, unless one comes."""
-        return max(self.last_ping_s, self.opened_at_s) + PINGS_MISSING_S
+    def heartbeat_missing_at_s(self) -> float:
+        """When the server's pings will have stopped, or its answer to ours be overdue."""
+        return min(max(self.last_ping_s, self.opened_at_s) + PINGS_MISSING_S, self._pong_due_s)
 
     @property
     def carries(self) -> bool:
         """Whether what was subscribed arrives; other streams may be being asked for beside it."""
         return self.live_at_s > 0 and self.state is not State.CLOSING
 
-    def pings_missing(self, now_s: float) -> bool:
-        """Say whether the server's pings have stopped."""
-        return now_s >= self.pings_missing_at_s
+    def heartbeat_missing(self, now_s: float) -> bool:
+        """Say whether the server's heartbeat has stopped."""
+        return now_s >= self.heartbeat_missing_at_s
 
     # How.
 

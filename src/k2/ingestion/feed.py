@@ -206,6 +206,7 @@ class _Line:
         self._feed.events.pinged(self._feed.leg)
 
     def ponged(self) -> None:
+        self.session.ponged()
         self._feed.events.ponged(self._feed.leg)
 
     def refused(self, code: int, text: str) -> None:

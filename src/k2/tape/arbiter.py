@@ -40,10 +40,12 @@ def _told(trade: Trade) -> tuple[object, ...]:
 class SymbolTape:
     """The tape of one symbol, up to its next id.
 
-    Counters only grow: ``duplicates`` (ids already on the tape or already held), ``released``
-    (trades not held because the hold was full), ``fill_breaks`` (trades whose first fill does not
-    follow the last fill before them: seen on the venue's futures, reported, never fatal),
-    ``disputed`` (held trades let go because another copy, or their fills, told otherwise).
+    Counters only grow: ``offered`` (trades put to it), ``placed`` (their turn came),
+    ``duplicates`` (ids already on the tape or already held), ``released`` (trades not held because
+    the hold was full), ``forgotten`` (held, and let go), ``disputed`` (let go because another
+    copy, or their fills, told otherwise), ``fill_breaks`` (trades whose first fill does not follow
+    the last fill before them: seen on the venue's futures, reported, never fatal).
+    Each trade offered is in exactly one of the places that ``balances`` adds up.
     """
 
     def __init__(
@@ -58,8 +60,11 @@ class SymbolTape:
         self.symbol = symbol
         self.next_id = next_id
         self.previous_id = previous_id
+        self.offered = 0
+        self.placed = 0
         self.duplicates = 0
         self.released = 0
+        self.forgotten = 0
         self.fill_breaks = 0
         self.disputed = 0
         self._last_fill_id: int | None = None
@@ -78,9 +83,16 @@ class SymbolTape:
         """How many trades wait for a hole to fill."""
         return len(self._held)
 
+    @property
+    def balances(self) -> bool:
+        """Whether every trade that was offered is accounted for."""
+        known = self.placed + self.duplicates + self.released + self.forgotten + self.held
+        return self.offered == known
+
     def offer(self, trade: Trade) -> list[Placed]:
         """Take a trade; return what can be written now, in id order (often just this one)."""
         source_id = trade.source_id
+        self.offered += 1
         if source_id == self.next_id:
             placed = [self._place(trade)]
             if self._held:
@@ -157,6 +169,7 @@ class SymbolTape:
 
     def _forget(self, source_ids: list[int]) -> list[Trade]:
         self._hold.taken -= len(source_ids)
+        self.forgotten += len(source_ids)
         return [self._held.pop(source_id) for source_id in source_ids]
 
     def _drain(self, placed: list[Placed]) -> None:
@@ -166,6 +179,7 @@ class SymbolTape:
                 # Held under a mangled id, most likely: its fills are those of another one. Let go;
                 # the right one comes by a leg or by REST, whose word is taken whatever it says.
                 self.disputed += 1
+                self.forgotten += 1
                 return
             placed.append(self._place(trade))
 
@@ -176,4 +190,5 @@ class SymbolTape:
         self.previous_id = trade.source_id
         self.next_id = trade.source_id + 1
         self._last_fill_id = trade.last_trade_id
+        self.placed += 1
         return placed

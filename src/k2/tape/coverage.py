@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from k2.market import IdRange
 
@@ -45,6 +46,13 @@ class Coverage:
     def ranges(self, symbol: str) -> list[IdRange]:
         """Return a symbol's ranges, ascending."""
         return list(self._ranges.get(symbol, []))
+
+    def holes(self, symbol: str) -> list[IdRange]:
+        """Return what a symbol lacks between its first and its last id, ascending."""
+        return [
+            IdRange(one.last_id + 1, other.first_id - 1)
+            for one, other in pairwise(self._ranges.get(symbol, []))
+        ]
 
     def count(self, symbol: str) -> int:
         """Return how many ids a symbol holds."""

@@ -9,6 +9,7 @@ from k2.binance.limits import (
     CONNECTS_WINDOW_S,
     WEIGHT_IN_FLIGHT,
     WEIGHT_PER_MINUTE,
+    Breaker,
     SendWindow,
     WeightBudget,
     backoff_s,
@@ -128,6 +129,8 @@ def test_nothing_is_spent_while_the_venue_says_wait() -> None:
     budget = WeightBudget()
     budget.block(retry_after_s=90, wall_s=10.0)
     budget.block(retry_after_s=5, wall_s=11.0)
+    assert budget.breaker(99.9) is Breaker.OPEN
+    assert budget.breaker(100.0) is Breaker.HALF_OPEN
     assert budget.wait_s(weight=1, wall_s=40.0) == pytest.approx(60.0)
     assert budget.wait_s(weight=1, wall_s=100.0) == 0
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from k2.binance import rest as rest_module
-from k2.binance.limits import WEIGHT_PER_MINUTE, WEIGHTS
+from k2.binance.limits import WEIGHT_PER_MINUTE, WEIGHTS, Breaker
 from k2.binance.rest import RETRY_AFTER_DEFAULT_S, SYMBOLS_PER_REQUEST_MAX, RestClient
 from k2.errors import RejectError, RetryError, StopError
 from k2.market import StreamKind, Symbol, Trade
@@ -207,8 +207,6 @@ def test_what_is_quoted_in_an_asset_is_what_trades_now() -> None:
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (403, "<html>blocked by the firewall</html>"),
-        (451, '{"code":0,"msg":"Service unavailable from a restricted location"}'),
         (500, "oops"),
         (503, ""),
         (400, '{"code":-1100,"msg":"Illegal characters"}'),
@@ -220,6 +218,43 @@ def test_a_refusal_is_worth_another_try_and_says_what_was_answered(status: int, 
         with pytest.raises(RetryError, match=f"REST answered {status} for /api/v3/aggTrades"):
             await rest.rows_from("BTCUSDT", from_id=1)
         assert await rest.rows_from("BTCUSDT", from_id=1) == []
+
+    _run(story)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, "<html>blocked by the firewall</html>"),
+        (451, '{"code":0,"msg":"Service unavailable from a restricted location"}'),
+    ],
+)
+def test_a_venue_that_shuts_us_out_is_left_alone_for_a_while(
+    status: int, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2.binance.rest.REFUSED_DELAY_S", 0.3)
+
+    async def story(venue: Venue, rest: RestClient) -> None:
+        assert rest.breaker() is Breaker.CLOSED
+        venue.say(body, status=status)
+        with pytest.raises(RetryError, match=f"REST answered {status} for /api/v3/aggTrades"):
+            await rest.rows_from("BTCUSDT", from_id=1)
+        assert rest.breaker() is Breaker.OPEN
+        assert await rest.rows_from("BTCUSDT", from_id=1) == []
+        assert rest.breaker() is Breaker.CLOSED
+
+    _run(story)
+
+
+def test_the_exchanges_clock_lies_between_two_looks_at_ours() -> None:
+    async def story(venue: Venue, rest: RestClient) -> None:
+        venue.say({"serverTime": 1_795_284_198_388_123})
+        before_us, exchange_us, after_us = await rest.clock()
+        assert exchange_us == 1_795_284_198_388_123
+        assert before_us <= after_us
+        venue.say({"serverTime": "soon"})
+        with pytest.raises(RetryError, match="not a time"):
+            await rest.clock()
 
     _run(story)
 

@@ -234,10 +234,22 @@ def test_a_probe_waits_for_its_place_among_the_frames_of_a_second() -> None:
 
 def test_missing_pings_of_the_server_are_noticed() -> None:
     session = _live(_symbols(1), at_s=100.0)
-    assert not session.pings_missing(100.0 + PINGS_MISSING_S - 0.1)
+    assert not session.heartbeat_missing(100.0 + PINGS_MISSING_S - 0.1)
     session.last_ping_s = 120.0
-    assert not session.pings_missing(120.0 + PINGS_MISSING_S - 0.1)
-    assert session.pings_missing(120.0 + PINGS_MISSING_S)
+    assert not session.heartbeat_missing(120.0 + PINGS_MISSING_S - 0.1)
+    assert session.heartbeat_missing(120.0 + PINGS_MISSING_S)
+
+
+def test_a_probe_that_is_not_answered_is_a_missing_heartbeat() -> None:
+    limits = SessionLimits(stale_after_s=0, reply_within_s=10, probe_every_s=20)
+    session = _live(_symbols(1), at_s=100.0, limits=limits)
+    assert session.tick(120.0) == [Ping()]
+    assert session.heartbeat_missing_at_s == 130.0
+    session.ponged()
+    assert session.heartbeat_missing_at_s == 100.0 + PINGS_MISSING_S
+    assert session.tick(140.0) == [Ping()]
+    session.slept(145.0)
+    assert session.heartbeat_missing_at_s == 155.0
 
 
 def test_time_we_did_not_run_is_not_the_peers_silence() -> None:
@@ -245,7 +257,7 @@ def test_time_we_did_not_run_is_not_the_peers_silence() -> None:
     session.opened(100.0)
     session.slept(200.0)
     assert session.tick(209.9) == []
-    assert not session.pings_missing(200.0)
+    assert not session.heartbeat_missing(200.0)
     assert session.tick(210.0) == STALE
 
 

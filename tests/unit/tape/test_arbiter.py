@@ -326,6 +326,7 @@ class TapeMachine(RuleBasedStateMachine):
             assert item.previous_id == last
             last, next_id = next_id, next_id + 1
         assert self.hold.taken == self.tape.held <= self.hold.limit
+        assert self.tape.balances
         if self.tape.next_id is None:
             assert self.items == []
             return
@@ -352,6 +353,7 @@ def test_a_trade_held_under_a_mangled_id_does_not_take_the_place_of_the_right_on
     placed = [one for trade in right for one in tape.offer(trade)]
     assert [one.trade for one in placed] == right
     assert tape.disputed == 1
+    assert tape.balances
 
 
 def test_two_held_copies_that_tell_otherwise_are_both_let_go() -> None:
@@ -362,6 +364,7 @@ def test_two_held_copies_that_tell_otherwise_are_both_let_go() -> None:
     tape.offer(_trade(7))
     tape.offer(_trade(7))
     assert (tape.held, tape.duplicates) == (1, 2)
+    assert tape.balances
 
 
 def test_what_rest_says_is_taken_though_its_fills_do_not_follow() -> None:
