@@ -17,6 +17,7 @@ from k2.ingestion.positions_look import Room, ShardShown, find_room
 from k2.ingestion.rebuilt_position import position_from
 from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
 from k2.kafka.lease import FALLBACK_SESSION_TIMEOUT_S, group_id, other_members
+from k2.kafka.partition_reader import end_offset, first_offset
 from k2.kafka.position import (
     IDENTITY_KEY,
     NOTHING_RECORDED,
@@ -27,7 +28,7 @@ from k2.kafka.position import (
     encode_identity,
     encode_position,
 )
-from k2.kafka.positions import end_offset, first_offset, read_shard, read_tail
+from k2.kafka.positions import read_shard, read_tail
 from k2.kafka.tape_reader import Held, TapeReader
 from k2.kafka.topics import TopicNames, create_topics
 from k2.kafka.transaction import Record, ShardProducer

@@ -1,16 +1,16 @@
 """Reading a shard back from Kafka: its position and identity, the end of its trades, its gaps."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
-from k2.errors import RejectError, RetryError, StopError
+from k2.errors import RejectError, StopError
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.encoding import decode_record, split_wire
 from k2.kafka.gap_records import GapEvent, GapRecord, decode_gap
+from k2.kafka.partition_reader import PartitionReader
 from k2.kafka.position import (
     IDENTITY_KEY,
     NOTHING_RECORDED,
@@ -19,7 +19,6 @@ from k2.kafka.position import (
 )
 from k2.market import IdRange
 
-READ_DEADLINE_S = 30.0
 TAIL_RECORDS = 5_000
 """Offsets of the trades partition looked at to compare its end with the position."""
 
@@ -43,11 +42,13 @@ def read_shard(
     nobody, and may be out of date, asks for the end with ``read_committed``.
 
     Raises:
-        RetryError: If the partition cannot be read to its end in time.
+        RetryError: If the partition cannot be read to its end.
         StopError: If a record is not one of ours.
     """
     intake = PositionIntake()
-    reader = _Reader(bootstrap, TopicPartition(positions_topic, shard), clients, monotonic_s)
+    reader = PartitionReader(
+        bootstrap, positions_topic, shard, clients=clients, monotonic_s=monotonic_s
+    )
     for message in reader.read(isolation=isolation):
         intake.take(message)
     intake.check()
@@ -114,17 +115,18 @@ def read_tail(
         records: Offsets to look at.
         from_offset: What is below it is passed over.
         clients: Makers of the consumer.
-        monotonic_s: The clock of the deadline.
+        monotonic_s: The clock of the silence.
 
     Returns:
         Whether the partition has ever held a record, and the last id of every symbol seen.
         Records that are not ours (a console producer's test message) are passed over.
     """
     last_ids: dict[str, int] = {}
-    start = OFFSET_BEGINNING if whole else -records
-    reader = _Reader(bootstrap, TopicPartition(trades_topic, shard), clients, monotonic_s)
-    _, high = reader.watermarks(isolation="read_uncommitted")
-    for message in reader.read(from_end=start):
+    reader = PartitionReader(
+        bootstrap, trades_topic, shard, clients=clients, monotonic_s=monotonic_s
+    )
+    _, end = reader.ends()
+    for message in reader.read(records_max=None if whole else records):
         if message.offset() < from_offset:
             continue
         try:
@@ -133,19 +135,7 @@ def read_tail(
         except (RejectError, KeyError):
             continue
     # Records that retention removed were there: such a partition is not a fresh tape.
-    return high > 0, last_ids
-
-
-def first_offset(bootstrap: str, topic: str, shard: int, *, clients: Clients = LIBRARY) -> int:
-    """Return the first offset a partition still has; above 0 once retention removed records."""
-    reader = _Reader(bootstrap, TopicPartition(topic, shard), clients)
-    return reader.watermarks(isolation="read_uncommitted")[0]
-
-
-def end_offset(bootstrap: str, topic: str, shard: int, *, clients: Clients = LIBRARY) -> int:
-    """Return the offset behind the last record of a partition."""
-    reader = _Reader(bootstrap, TopicPartition(topic, shard), clients)
-    return reader.watermarks(isolation="read_uncommitted")[1]
+    return end > 0, last_ids
 
 
 def read_gaps(
@@ -161,79 +151,9 @@ def read_gap_records(
 ) -> list[GapRecord]:
     """Return everything a shard's ``.gaps`` says, declarations and repairs, in order."""
     records = []
-    for message in _Reader(bootstrap, TopicPartition(gaps_topic, shard), clients).read():
+    for message in PartitionReader(bootstrap, gaps_topic, shard, clients=clients).read():
         try:
             records.append(decode_gap(message.value()))
         except RejectError:
             continue
     return records
-
-
-class _Reader:
-    """Reads one partition once, with clients made for it."""
-
-    def __init__(
-        self,
-        bootstrap: str,
-        partition: TopicPartition,
-        clients: Clients,
-        monotonic_s: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings = {
-            "bootstrap.servers": bootstrap,
-            "group.id": "k2-positions-reader",  # assign() only: the group is never joined
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
-            "fetch.queue.backoff.ms": 1,
-            "fetch.wait.max.ms": 20,  # the end is known only when a fetch found nothing
-            "log_level": 2,  # what goes wrong is said by the caller, in its own words
-        }
-        self._partition = partition
-        self._make = clients.consumer
-        self._monotonic_s = monotonic_s
-
-    def read(
-        self, *, from_end: int = OFFSET_BEGINNING, isolation: str = "read_uncommitted"
-    ) -> Iterator[Any]:
-        """Yield committed messages up to the partition's end as asked now."""
-        topic, number = self._partition.topic, self._partition.partition
-        consumer = self._make(self._settings)
-        try:
-            low, high = self.watermarks(isolation=isolation)
-            if high == 0:
-                return
-            start = low if from_end == OFFSET_BEGINNING else max(low, high + from_end)
-            consumer.assign([TopicPartition(topic, number, start)])
-            deadline_s = self._monotonic_s() + READ_DEADLINE_S
-            while self._monotonic_s() < deadline_s:
-                message = consumer.poll(0.2)
-                if message is None:
-                    continue
-                offset = message.offset() or 0
-                if (problem := message.error()) is None:
-                    yield message
-                    if offset + 1 >= high:
-                        return
-                elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
-                    if offset >= high:
-                        return
-                elif not problem.retriable():
-                    raise RetryError(f"Kafka cannot read {topic}: {problem.str()}")
-            raise RetryError(f"{topic} was not read to offset {high} in {READ_DEADLINE_S} s")
-        finally:
-            consumer.close()
-
-    def watermarks(self, *, isolation: str) -> tuple[int, int]:
-        """Return the first offset and the end; librdkafka's end depends on the isolation."""
-        consumer = self._make({**self._settings, "isolation.level": isolation})
-        try:
-            low, high = consumer.get_watermark_offsets(self._partition, timeout=10.0)
-        except KafkaException as exc:
-            raise RetryError(
-                f"Kafka did not tell the end of {self._partition.topic}: {exc}"
-            ) from exc
-        finally:
-            consumer.close()
-        return low, high

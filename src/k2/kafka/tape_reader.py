@@ -1,23 +1,16 @@
-"""A partition read whole, however long it is: which ids a shard's topics hold, what was declared.
-
-The read gives up when nothing comes for a while, not when there is much to read.
-"""
+"""A shard's topics read whole: which ids they hold, what was declared."""
 
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
-
-from k2.errors import RejectError, RetryError
+from k2.errors import RejectError
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.encoding import SCHEMA_TEXT, decode_record, parse_schema, split_wire
 from k2.kafka.gap_records import GapRecord, decode_gap
-from k2.kafka.shard_reader import EndAsker
+from k2.kafka.partition_reader import PartitionReader
 from k2.tape.coverage import Coverage
-
-QUIET_MAX_S = 30.0
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,8 +37,7 @@ class TapeReader:
     ) -> None:
         """Name the shard; every read makes clients of its own.
 
-        ``isolation`` is that of the question where the end is, as in ``read_shard``: whoever has
-        fenced the writer waits for everything below the high watermark, a mere look does not.
+        ``isolation`` is that of the question where the end is, as in ``PartitionReader.read``.
         """
         self._bootstrap = bootstrap
         self._shard = shard
@@ -89,46 +81,12 @@ class TapeReader:
 
     def _values(self, topic: str) -> Iterator[bytes | None]:
         """Yield committed values up to the end as asked for now."""
-        asker = EndAsker(self._bootstrap, clients=self._clients)
-        fenced = self._isolation == "read_uncommitted"
-        ask = asker.high_watermark if fenced else asker.last_stable_offset
-        try:
-            end = ask(topic, self._shard)
-        finally:
-            asker.close()
-        if end == 0:
-            return
-        consumer = self._clients.consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": "k2-tape-reader",  # assign() only: the group is never joined
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "fetch.queue.backoff.ms": 1,
-                "fetch.wait.max.ms": 20,  # the end is known only when a fetch found nothing
-                "log_level": 2,  # what goes wrong is said by the caller, in its own words
-            }
+        reader = PartitionReader(
+            self._bootstrap,
+            topic,
+            self._shard,
+            clients=self._clients,
+            monotonic_s=self._monotonic_s,
         )
-        try:
-            consumer.assign([TopicPartition(topic, self._shard, OFFSET_BEGINNING)])
-            heard_s = self._monotonic_s()
-            while self._monotonic_s() - heard_s < QUIET_MAX_S:
-                message = consumer.poll(0.2)
-                if message is None:
-                    continue
-                problem = message.error()
-                if problem is None:
-                    heard_s = self._monotonic_s()
-                    yield message.value()
-                    if message.offset() + 1 >= end:
-                        return
-                elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
-                    if message.offset() >= end:
-                        return
-                elif not problem.retriable():
-                    raise RetryError(f"Kafka cannot read {topic}: {problem.str()}")
-            raise RetryError(f"{topic}: nothing came for {QUIET_MAX_S:g} s, its end is at {end}")
-        finally:
-            consumer.close()
+        for message in reader.read(isolation=self._isolation):
+            yield message.value()

@@ -35,7 +35,7 @@ def _topic(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
     """Stand in for the partition: what is read is what was written."""
 
     class Reader:
-        def __init__(self, *_how: Any) -> None: ...
+        def __init__(self, *_where: Any, **_how: Any) -> None: ...
 
         def read(self, **_more: Any) -> Any:
             for offset, (key, value) in enumerate(log):
@@ -47,10 +47,10 @@ def _topic(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
                     topic=lambda: "t.positions",
                 )
 
-        def watermarks(self, **_more: Any) -> tuple[int, int]:
+        def ends(self, **_more: Any) -> tuple[int, int]:
             return 0, len(log)
 
-    monkeypatch.setattr(positions, "_Reader", Reader)
+    monkeypatch.setattr(positions, "PartitionReader", Reader)
 
 
 def _read_shard() -> ShardRecord:

@@ -48,6 +48,7 @@ class FakeLog:
         self.problem: int | None = None
         self.now_s = 0.0
         self.shows_end = True
+        self.record_takes_s = 0.0
 
     def reader(self, isolation: str = "read_uncommitted") -> TapeReader:
         make: Callable[..., Any] = lambda settings: FakeConsumer(self, settings)  # noqa: E731
@@ -79,6 +80,7 @@ class FakeConsumer:
             return self._message(error=KafkaError(log.problem))
         if log.read < min(len(log.values), log.ends["read_committed"]):
             log.read += 1
+            log.now_s += log.record_takes_s
             return self._message(value=log.values[log.read - 1], offset=log.read - 1)
         log.now_s += timeout_s
         if log.shows_end:
@@ -130,6 +132,12 @@ def test_what_does_not_come_is_not_waited_for_for_ever() -> None:
     log.shows_end = False
     with pytest.raises(RetryError, match="nothing came for 30 s"):
         log.reader().trades("t")
+
+
+def test_what_goes_on_coming_is_read_however_long_it_takes() -> None:
+    log = FakeLog([trade(i) for i in range(10)])
+    log.record_takes_s = 20.0
+    assert log.reader().trades("t").ids.as_pairs() == {"X": [(0, 9)]}
 
 
 def test_what_kafka_refuses_is_said() -> None:
