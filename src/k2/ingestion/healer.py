@@ -5,14 +5,15 @@ concerned waits. Only the writer heals: a standby's holes cost no REST weight.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
 from k2.binance.rest import UnknownSymbolError
 from k2.errors import RetryError
 from k2.ingestion.host import Host
+from k2.ingestion.ports import Rest
 from k2.kafka.position import NEVER_TRADED
 from k2.market import BadRow, Gap, IdRange, Trade
 from k2.observability import metrics
@@ -45,18 +46,10 @@ BEGIN_DELAY_S = 60.0
 _log = structlog.get_logger()
 
 
-class PastRows(Protocol):
-    """Where the past comes from (REST)."""
-
-    def rows_from(self, symbol: str, *, from_id: int) -> Awaitable[list[Trade | BadRow]]:
-        """Return rows with ids from ``from_id`` on, ascending."""
-        ...
-
-
 class Healing(NamedTuple):
     """What every healer of a shard shares."""
 
-    rest: PastRows
+    rest: Rest
     write: Callable[[list[Placed | Gap]], None]
     room: Callable[[], bool]
     """Whether the shard's ring takes more."""
