@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from k2.errors import RejectError, RetryError
+from k2.errors import RejectError
 from k2.ingestion.host import Host
+from k2.ingestion.past import page_from
 from k2.ingestion.ports import Rest
 from k2.ingestion.repairs import ranges, repair_records
 from k2.ingestion.shard import Shard, Told
@@ -30,7 +31,7 @@ from k2.market import BadRow, Gap, GapClass, IdRange, Trade
 from k2.observability import metrics
 from k2.tape.healing import PAGE_ROWS
 
-RETRY_DELAY_S = 1.0
+BUSY_DELAY_S = 1.0
 ASK_AGAIN_AFTER_S = 5.0
 """Rows REST lacks are asked for twice before they are declared."""
 
@@ -108,7 +109,7 @@ class Backfill:
         first_id = _first_id(self._shard.told.position.symbols[symbol])
         from_id = max(wanted, first_id - PAGE_ROWS)
         while self._busy() or self._shard.full:  # noqa: ASYNC110 - healing ends by itself
-            await asyncio.sleep(RETRY_DELAY_S)
+            await asyncio.sleep(BUSY_DELAY_S)
         rows = await self._rows(symbol, from_id, below_id=first_id)
         if len(rows) < first_id - from_id:
             await asyncio.sleep(ASK_AGAIN_AFTER_S)
@@ -119,14 +120,8 @@ class Backfill:
                 _log.info("backfill_complete", symbol=symbol, first_id=from_id)
 
     async def _rows(self, symbol: str, from_id: int, *, below_id: int) -> list[Trade | BadRow]:
-        while True:
-            try:
-                rows = await self._rest.rows_from(symbol, from_id=from_id)
-            except RetryError as exc:
-                _log.info("backfill_waits", symbol=symbol, reason=str(exc))
-                await asyncio.sleep(RETRY_DELAY_S)
-                continue
-            return [row for row in rows if row.source_id < below_id]
+        rows = await page_from(self._rest, symbol, from_id=from_id, host=self._host)
+        return [row for row in rows if row.source_id < below_id]
 
     async def _write(
         self, symbol: str, rows: list[Trade | BadRow], page: IdRange, first_id: int

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import structlog
 
-from k2.binance.rest import UnknownSymbolError
-from k2.errors import RetryError
 from k2.ingestion.host import Host
+from k2.ingestion.past import page_from
 from k2.ingestion.ports import Rest
 from k2.kafka.position import NEVER_TRADED
 from k2.market import BadRow, Gap, IdRange, Trade
@@ -31,11 +30,6 @@ POLL_DELAY_S = 0.25
 POLL_DELAY_MAX_S = 5.0
 """A hole REST cannot fill yet must not spend the weight that heals the other symbols."""
 
-FAILED_DELAY_S = 1.0
-FAILED_DELAY_MAX_S = 30.0
-"""A REST that refuses (403, 451, 5xx) is asked ever more slowly."""
-
-DELISTED_DELAY_S = 300.0
 DOUBTED_MAX = 100
 """One mangled id, or some, may be let go on REST's word; a whole stream ahead of it may not."""
 
@@ -210,21 +204,13 @@ class SymbolHealer:
             self._healing.reject_trade(trade)
 
     async def _rows(self, from_id: int) -> list[Trade | BadRow]:
-        failures = 0
-        while True:
-            try:
-                return await self._healing.rest.rows_from(self.tape.symbol, from_id=from_id)
-            except UnknownSymbolError as exc:
-                _log.warning("heal_waits", symbol=self.tape.symbol, reason=str(exc))
-                self.opened_s = None  # nothing waits for this one: it may never come back
-                await asyncio.sleep(DELISTED_DELAY_S)
-            except RetryError as exc:
-                delay_s = min(FAILED_DELAY_MAX_S, FAILED_DELAY_S * 2.0**failures)
-                failures += 1
-                _log.warning(
-                    "heal_waits", symbol=self.tape.symbol, reason=str(exc), again_in_s=delay_s
-                )
-                await asyncio.sleep(delay_s)
+        rest, host = self._healing.rest, self._healing.host
+        return await page_from(
+            rest, self.tape.symbol, from_id=from_id, host=host, unlisted=self._unlisted
+        )
+
+    def _unlisted(self) -> None:
+        self.opened_s = None  # nothing waits for this one: it may never come back
 
     def _declare(self, lacking: IdRange, waited_s: float) -> None:
         self._healing.write(declare_missing(self.tape, lacking, waited_s=waited_s))

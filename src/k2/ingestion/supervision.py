@@ -40,8 +40,10 @@ async def until_it_works(
     *,
     draw: Callable[[], float] = random.random,
     fail_fast: bool = False,
+    delay_min_s: float = DELAY_MIN_S,
+    delay_max_s: float = DELAY_MAX_S,
 ) -> T:
-    """Await ``call`` until it does not raise ``RetryError``; one log line per attempt.
+    """Await ``call`` until it does not raise ``RetryError``, ever more slowly; one log line each.
 
     Raises:
         UnavailableError: At the first failure, if ``fail_fast``.
@@ -54,10 +56,7 @@ async def until_it_works(
             if fail_fast:
                 raise UnavailableError(f"{what} is not available: {exc}") from exc
             delay_s = backoff_s(
-                attempt=attempt,
-                delay_min_s=DELAY_MIN_S,
-                delay_max_s=DELAY_MAX_S,
-                draw=draw(),
+                attempt=attempt, delay_min_s=delay_min_s, delay_max_s=delay_max_s, draw=draw()
             )
             attempt += 1
             _log.warning(

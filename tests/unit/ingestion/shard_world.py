@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+from k2.binance.rest import UnknownSymbolError
 from k2.errors import ReconcileError, RetryError
 from k2.ingestion.host import Host
 from k2.ingestion.shard import Shard
@@ -117,6 +118,8 @@ class FakeRest:
             await self._answer()
         finally:
             self._at_once -= 1
+        if symbol in self.unlisted:
+            raise UnknownSymbolError("-1121")
         ids = [i for i in range(max(from_id, self.first), self.newest + 1) if i not in self.lost]
         return [
             BadRow(i, self.bad[i], "why", {"a": i, "s": symbol})
