@@ -1,4 +1,4 @@
-"""Reading a shard back from Kafka: its position and identity, the end of its trades, its gaps."""
+"""Reading a shard back from Kafka: its position and identity, and the end of its trades."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import structlog
 from k2.errors import RejectError, StopError
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.encoding import decode_record, split_wire
-from k2.kafka.gap_records import GapEvent, GapRecord, decode_gap
 from k2.kafka.partition_reader import PartitionReader
 from k2.kafka.position import (
     IDENTITY_KEY,
@@ -17,7 +16,6 @@ from k2.kafka.position import (
     POSITION_KEY,
     ShardRecord,
 )
-from k2.market import IdRange
 
 TAIL_RECORDS = 5_000
 """Offsets of the trades partition looked at to compare its end with the position."""
@@ -98,20 +96,18 @@ def read_tail(
     trades_topic: str,
     shard: int,
     writer_schema: Any,
-    whole: bool = False,
     records: int = TAIL_RECORDS,
     from_offset: int = 0,
     clients: Clients = LIBRARY,
     monotonic_s: Callable[[], float] = time.monotonic,
 ) -> tuple[bool, dict[str, int]]:
-    """Read the end of a trades partition (or all of it).
+    """Read the end of a trades partition.
 
     Args:
         bootstrap: Kafka's address.
         trades_topic: The topic.
         shard: Its partition.
         writer_schema: Parsed schema of the trades.
-        whole: Read from the first offset instead of the last ``records``.
         records: Offsets to look at.
         from_offset: What is below it is passed over.
         clients: Makers of the consumer.
@@ -126,7 +122,7 @@ def read_tail(
         bootstrap, trades_topic, shard, clients=clients, monotonic_s=monotonic_s
     )
     _, end = reader.ends()
-    for message in reader.read(records_max=None if whole else records):
+    for message in reader.read(records_max=records):
         if message.offset() < from_offset:
             continue
         try:
@@ -136,24 +132,3 @@ def read_tail(
             continue
     # Records that retention removed were there: such a partition is not a fresh tape.
     return end > 0, last_ids
-
-
-def read_gaps(
-    bootstrap: str, *, gaps_topic: str, shard: int, clients: Clients = LIBRARY
-) -> list[tuple[str, IdRange]]:
-    """Return symbol and ids of every gap a shard has declared, in the order it did."""
-    records = read_gap_records(bootstrap, gaps_topic=gaps_topic, shard=shard, clients=clients)
-    return [(one.symbol, one.ids) for one in records if one.event is GapEvent.DECLARED]
-
-
-def read_gap_records(
-    bootstrap: str, *, gaps_topic: str, shard: int, clients: Clients = LIBRARY
-) -> list[GapRecord]:
-    """Return everything a shard's ``.gaps`` says, declarations and repairs, in order."""
-    records = []
-    for message in PartitionReader(bootstrap, gaps_topic, shard, clients=clients).read():
-        try:
-            records.append(decode_gap(message.value()))
-        except RejectError:
-            continue
-    return records

@@ -9,7 +9,6 @@ from enum import Enum
 
 import msgspec
 
-CONTROL_FRAMES_PER_S_MAX = 5
 STREAMS_PER_CONNECTION_MAX = 1024
 
 

@@ -7,7 +7,6 @@ import pytest
 from k2.errors import StopError
 from k2.kafka import positions
 from k2.kafka.encoding import SCHEMA_TEXT, TradeEncoder, parse_schema
-from k2.kafka.gap_records import GapEvent, encode_gap, encode_repaired
 from k2.kafka.position import (
     IDENTITY_KEY,
     POSITION_KEY,
@@ -21,8 +20,8 @@ from k2.kafka.position import (
     encode_request,
     request_key,
 )
-from k2.kafka.positions import read_gap_records, read_gaps, read_shard, read_tail
-from k2.market import Gap, GapClass, IdRange, Origin, Side, StreamKind, Symbol, Trade
+from k2.kafka.positions import read_shard, read_tail
+from k2.market import Origin, Side, StreamKind, Symbol, Trade
 from k2.tape.arbiter import Placed
 
 IDENTITY = Identity(
@@ -154,20 +153,3 @@ def test_the_tail_is_the_last_id_of_each_symbol_whatever_lies_between(
     )
     _topic(monkeypatch, [])
     assert read_tail("k", trades_topic="t", shard=0, writer_schema=schema) == (False, {})
-
-
-def test_declared_gaps_are_read_back_and_strange_records_passed_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    gap = Gap("X", IdRange(3, 5), GapClass.MISSING, "REST lacked it")
-    log: Log = [
-        (b"X", encode_gap(gap, declared_ts_us=1_767_225_600_000_000)),
-        (None, b"\xff"),
-        (b"X", None),
-        (b"X", encode_repaired("X", IdRange(4, 4), repaired_ts_us=1_767_225_600_000_001)),
-        (b"X", b"{}"),
-    ]
-    _topic(monkeypatch, log)
-    events = [one.event for one in read_gap_records("k", gaps_topic="t.gaps", shard=0)]
-    assert events == [GapEvent.DECLARED, GapEvent.REPAIRED]
-    assert read_gaps("k", gaps_topic="t.gaps", shard=0) == [("X", IdRange(3, 5))]

@@ -100,15 +100,19 @@ def test_the_ids_of_a_topic_are_told_whatever_their_order() -> None:
     assert found.ids.as_pairs() == {"X": [(20, 22), (30, 31)], "Y": [(5, 5)]}
 
 
-def test_declarations_and_repairs_come_in_their_order() -> None:
-    gap = Gap("X", IdRange(3, 5), GapClass.VOID, "")
+def test_declared_gaps_are_read_back_and_strange_records_passed_over() -> None:
+    gap = Gap("X", IdRange(3, 5), GapClass.MISSING, "REST lacked it")
     values = [
-        encode_gap(gap, declared_ts_us=7),
-        b"?",
-        encode_repaired("X", gap.ids, repaired_ts_us=9),
+        encode_gap(gap, declared_ts_us=1_767_225_600_000_000),
+        b"\xff",
+        None,
+        encode_repaired("X", IdRange(4, 4), repaired_ts_us=1_767_225_600_000_001),
+        b"{}",
     ]
     found = FakeLog(values).reader().gap_records("t.gaps")
     assert [one.event for one in found] == [GapEvent.DECLARED, GapEvent.REPAIRED]
+    declared = [(one.symbol, one.ids) for one in found if one.event is GapEvent.DECLARED]
+    assert declared == [("X", IdRange(3, 5))]
 
 
 def test_an_empty_partition_holds_nothing() -> None:
