@@ -7,7 +7,7 @@ later. Nothing here writes a trade, and nobody is fenced.
 import asyncio
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -22,11 +22,10 @@ from k2.kafka.partitioning import shard_of
 from k2.kafka.position import BackfillRequest, ShardRecord, encode_request, request_key
 from k2.kafka.shard_reader import ShardFollower
 from k2.market import StreamKind
+from k2.market.epoch import epoch_us
 from k2.settings import Settings
 
 WRITE_TIMEOUT_S = 10.0
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Stage(Enum):
@@ -171,11 +170,10 @@ def id_since(settings: Settings, symbol: str, when: datetime) -> int:
 
 
 async def _id_at(settings: Settings, symbol: str, when: datetime) -> int:
-    when_us = (when - _EPOCH) // timedelta(microseconds=1)
     async with RestClient(
         settings.rest_urls, kind=StreamKind.AGG_TRADE, share=settings.address_share
     ) as rest:
-        found = await rest.id_at(symbol, when_us)
+        found = await rest.id_at(symbol, epoch_us(when))
     if found is None:
         raise RejectError(f"{symbol}: the exchange has no trade since {when.isoformat()}")
     return found

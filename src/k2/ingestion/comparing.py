@@ -12,6 +12,7 @@ from k2.ingestion.shard import Role, Shard
 from k2.ingestion.workers import Worker
 from k2.kafka.trade_follower import TradeFollower
 from k2.market import Side, Trade
+from k2.market.epoch import epoch_us
 from k2.observability import metrics
 from k2.tape.comparison import Comparison, Figures, Told
 
@@ -93,13 +94,6 @@ class Comparing:
             Side(record["taker_side"]),
             record["first_trade_id"],
             record["last_trade_id"],
-            _microseconds(record["trade_ts_us"]),
+            epoch_us(record["trade_ts_us"]),
         )
         self._comparison.written(record["symbol"], record["source_sequence"], theirs, now_s)
-
-
-def _microseconds(value: Any) -> int:
-    # The reader library turns the schema's timestamps into datetimes; floats would round them.
-    if isinstance(value, int):
-        return value
-    return int(value.timestamp()) * 1_000_000 + int(value.microsecond)

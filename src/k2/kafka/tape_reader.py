@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from k2.errors import RejectError
@@ -10,9 +10,8 @@ from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.encoding import SCHEMA_TEXT, decode_record, parse_schema, split_wire
 from k2.kafka.gap_records import GapRecord, decode_gap
 from k2.kafka.partition_reader import PartitionReader
+from k2.market.epoch import epoch_us
 from k2.tape.coverage import Coverage
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Held(NamedTuple):
@@ -62,7 +61,7 @@ class TapeReader:
             except (RejectError, KeyError):
                 continue
         for symbol, at in last_at.items():
-            found.last_ts_us[symbol] = (at - _EPOCH) // timedelta(microseconds=1)
+            found.last_ts_us[symbol] = epoch_us(at)
         return found
 
     def gap_records(self, topic: str) -> list[GapRecord]:
