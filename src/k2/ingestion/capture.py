@@ -106,6 +106,7 @@ class Capture:
             rejects=rejects,
             live=lambda: self.legs.live,
             beside=lambda session: self.legs.carried_beside(session),  # noqa: PLW0108 - made below
+            figures_of=lambda leg: self.legs.figures_of(leg),  # noqa: PLW0108 - made below
             host=ports.host,
         )
         self.legs = Legs(
@@ -115,7 +116,6 @@ class Capture:
             limits=_leg_limits(settings),
             ports=ports,
         )
-        self.intake.figures = self.legs.figures
         encoder = TradeEncoder(
             schema_id=prepared.schema_id,
             kind=settings.stream,

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from k2.binance.leg import Leg
 from k2.ingestion.capture import Capture
 from k2.ingestion.shard import Role
 
@@ -67,17 +68,7 @@ class Health(msgspec.Struct, frozen=True):
 def health(capture: Capture, *, now_s: float) -> Health:
     """Return what a person, a load balancer or a deployment wants to know."""
     shards = [_shard(capture, shard) for shard in capture.shards]
-    legs = [
-        LegHealth(
-            leg=feed.leg.name,
-            live=feed.leg.live,
-            age_s=round(feed.leg.age_s(now_s), 1),
-            first_copies=capture.legs.figures[feed.leg.name[0]].first,
-            copies=capture.legs.figures[feed.leg.name[0]].copies,
-            lag_s=round(capture.legs.figures[feed.leg.name[0]].lag_s, 6),
-        )
-        for feed in capture.legs.feeds
-    ]
+    legs = [_leg(capture, feed.leg, now_s) for feed in capture.legs.feeds]
     connected = capture.legs.live
     degraded = any(not leg.live for leg in legs) or any(one.holes for one in shards)
     status = "unhealthy" if not connected else "degraded" if degraded else "healthy"
@@ -104,6 +95,18 @@ def health(capture: Capture, *, now_s: float) -> Health:
             for comparing in capture.comparing.values()
             for symbol, figures in sorted(comparing.figures.items())
         ],
+    )
+
+
+def _leg(capture: Capture, leg: Leg, now_s: float) -> LegHealth:
+    figures = capture.legs.figures_of(leg)
+    return LegHealth(
+        leg=leg.name,
+        live=leg.live,
+        age_s=round(leg.age_s(now_s), 1),
+        first_copies=figures.first,
+        copies=figures.copies,
+        lag_s=round(figures.lag_s, 6),
     )
 
 

@@ -1,6 +1,6 @@
 """What the legs bring: every frame decoded and put on its symbol's tape, first copy wins."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -32,6 +32,7 @@ class Intake:
         rejects: Rejects,
         live: Callable[[], bool],
         beside: Callable[[Session], bool],
+        figures_of: Callable[[Leg], LegFigures],
         host: Host,
     ) -> None:
         """Prepare.
@@ -42,6 +43,7 @@ class Intake:
             rejects: Where bad input goes.
             live: Says whether every symbol arrives on at least one leg.
             beside: Says whether another connection carries the symbols of this one too.
+            figures_of: Returns what a leg has given, to be counted on.
             host: Time.
         """
         self.heard: dict[str, int] = {}
@@ -49,8 +51,6 @@ class Intake:
         self.heard_since_s: float | None = None
         """Since when every symbol has arrived on at least one leg without a break."""
         self.silences: dict[str, Silence] = {}
-        self.figures: Mapping[str, LegFigures] = {}
-        """Leg to what it has given; shared with ``Legs``."""
         self.first: Callable[[Trade, Shard], None] = _nobody
         """Told of the first copy of every trade."""
         self._decode = frame_decoder(kind)
@@ -58,6 +58,7 @@ class Intake:
         self._rejects = rejects
         self._live = live
         self._beside = beside
+        self._figures_of = figures_of
         self._host = host
         self._shards: dict[str, Shard] = {}
         self._retired: set[str] = set()
@@ -102,7 +103,7 @@ class Intake:
                 # REST may have the row in a usable form; if not, it is declared there and then.
                 self._duties.look(symbol)
             return None
-        self._take(message, shard, self.figures[leg.name[0]], session)
+        self._take(message, shard, self._figures_of(leg), session)
         return None
 
     def connected(self, leg: Leg) -> None:

@@ -68,6 +68,10 @@ class Legs:
         ]
         return all(per_line)
 
+    def figures_of(self, leg: Leg) -> LegFigures:
+        """Return what the address has given that a connection belongs to."""
+        return self.figures[leg.name[0]]
+
     def carried_beside(self, session: Session) -> bool:
         """Say whether another connection carries the symbols of this one too."""
         for start in range(0, len(self.feeds), len(self._urls)):

@@ -22,13 +22,15 @@ def _feed(name: str, *, live: bool) -> Any:
 
 def _capture(world: ShardWorld, *, legs: dict[str, bool], connected: bool = True) -> Any:
     """Return what ``health`` looks at of a capture."""
+    figures = {"a": LegFigures(first=70, copies=30, lag_s=0.0123456789), "b": LegFigures(30)}
     return SimpleNamespace(
         started_s=4_000.0,
         shards=[world.shard],
         legs=SimpleNamespace(
             live=connected,
             feeds=[_feed(name, live=live) for name, live in legs.items()],
-            figures={"a": LegFigures(first=70, copies=30, lag_s=0.0123456789), "b": LegFigures(30)},
+            figures=figures,
+            figures_of=lambda leg: figures[leg.name[0]],
         ),
         membership=SimpleNamespace(wish=Wish.AUTO, member=True),
         comparing={},

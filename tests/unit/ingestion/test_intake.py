@@ -30,15 +30,16 @@ class Scene:
         self.late_ids: list[int] = []
         self.is_live = False
         self.carried_beside = True
+        self.figures = {"a": LegFigures(), "b": LegFigures()}
         self.intake = Intake(
             StreamKind.AGG_TRADE,
             duties=self,  # type: ignore[arg-type] # what an intake uses of Duties
             rejects=Rejects(DeadLetters(folder, topic="t", connection_id="c")),
             live=lambda: self.is_live,
             beside=lambda _: self.carried_beside,
+            figures_of=lambda leg: self.figures[leg.name[0]],
             host=virtual_host(),
         )
-        self.intake.figures = {"a": LegFigures(), "b": LegFigures()}
         self.intake.carry("BTCUSDT", self.world.shard)
         self.a, self.b = self._leg("a"), self._leg("b2")
         limits = SessionLimits()
@@ -101,7 +102,7 @@ def test_the_first_copy_wins_and_each_leg_is_credited(tmp_path: Path) -> None:
         scene.on_b(101)
         scene.on_a(101, at_ms=10)
         scene.on_a(102)
-        figures = scene.intake.figures
+        figures = scene.figures
         assert (figures["a"].first, figures["a"].copies) == (2, 1)
         assert (figures["b"].first, figures["b"].copies) == (1, 1)
         assert figures["b"].lag_s == pytest.approx(0.030 / 100)
@@ -122,7 +123,7 @@ def test_a_copy_of_an_older_trade_counts_as_a_copy_but_not_as_lag(tmp_path: Path
         scene.on_a(100)
         scene.on_a(101)
         scene.on_b(100, at_ms=9_000)
-        assert scene.intake.figures["b"].lag_s == 0
+        assert scene.figures["b"].lag_s == 0
         assert scene.late_ids == [100]
 
     virtually(story())
@@ -155,7 +156,7 @@ def test_a_trade_there_is_no_room_for_is_counted_and_not_heard(
         scene.on_b(101)
         assert scene.intake.heard == {"BTCUSDT": 100}
         assert counter._value.get() - before == 2
-        assert scene.intake.figures["a"].first == 1
+        assert scene.figures["a"].first == 1
         assert scene.world.losses == ["BTCUSDT"] * 2
 
     virtually(story())

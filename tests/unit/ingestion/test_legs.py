@@ -145,6 +145,10 @@ def test_every_symbol_is_carried_on_every_leg_in_lines_of_bounded_length() -> No
                 assert sorted(scene.carried(url)) == [["A", "B", "C"], ["D", "E"]]
             assert [feed.leg.name for feed in scene.legs.feeds] == ["a", "b", "a2", "b2"]
             assert list(scene.legs.figures) == ["a", "b"]
+            of_lines = [scene.legs.figures_of(feed.leg) for feed in scene.legs.feeds]
+            assert all(
+                one is scene.legs.figures[leg] for one, leg in zip(of_lines, "abab", strict=True)
+            )
 
         await scene.play(story())
         assert {socket.closed_with for socket in scene.sockets} == {1000}
