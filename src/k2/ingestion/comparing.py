@@ -14,7 +14,7 @@ from k2.kafka.trade_follower import TradeFollower
 from k2.market import Side, Trade
 from k2.market.epoch import epoch_us
 from k2.observability import metrics
-from k2.tape.comparison import Comparison, Figures, Told
+from k2.tape.comparison import Comparison, Figures, Print
 
 READ_S = 0.5
 TELL_EVERY_S = 60.0
@@ -88,7 +88,7 @@ class Comparing:
             )
 
     def _written(self, record: Mapping[str, Any], now_s: float) -> None:
-        theirs = Told(
+        theirs = Print(
             record["price"],
             record["quantity"],
             Side(record["taker_side"]),

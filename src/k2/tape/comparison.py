@@ -16,8 +16,8 @@ SETTLED_AFTER_S = 30.0
 """Whatever the other side has not shown within this time, it does not have."""
 
 
-class Told(NamedTuple):
-    """What is told of a trade, apart from how it reached us."""
+class Print(NamedTuple):
+    """A trade as the market prints it, however it reached us."""
 
     price: Decimal
     quantity: Decimal
@@ -27,8 +27,8 @@ class Told(NamedTuple):
     trade_ts_us: int
 
     @classmethod
-    def by(cls, trade: Trade) -> "Told":
-        """Return what a trade tells."""
+    def of(cls, trade: Trade) -> "Print":
+        """Return the print of a trade."""
         return cls(
             trade.price,
             trade.quantity,
@@ -65,8 +65,8 @@ class Comparison:
         """Compare from the first trade of each symbol that we hear."""
         self.figures: dict[str, Figures] = {}
         self._first_heard: dict[str, int] = {}
-        self._heard: OrderedDict[tuple[str, int], tuple[Told, float]] = OrderedDict()
-        self._written: OrderedDict[tuple[str, int], tuple[Told, float]] = OrderedDict()
+        self._heard: OrderedDict[tuple[str, int], tuple[Print, float]] = OrderedDict()
+        self._written: OrderedDict[tuple[str, int], tuple[Print, float]] = OrderedDict()
         self._last_written: dict[str, int] = {}
         self._unjudged_to: dict[str, int] = {}
         self._pending_max = pending_max
@@ -77,7 +77,7 @@ class Comparison:
         if symbol not in self._first_heard:
             self._first_heard[symbol] = source_id
             self.figures[symbol] = Figures()
-        ours = Told.by(trade)
+        ours = Print.of(trade)
         theirs = self._written.pop((symbol, source_id), None)
         if theirs is not None:
             self._judge(symbol, source_id, ours, theirs[0])
@@ -87,7 +87,7 @@ class Comparison:
                 dropped, dropped_id = self._heard.popitem(last=False)[0]
                 self._unjudged_to[dropped] = max(dropped_id, self._unjudged_to.get(dropped, -1))
 
-    def written(self, symbol: str, source_id: int, theirs: Told, now_s: float) -> None:
+    def written(self, symbol: str, source_id: int, theirs: Print, now_s: float) -> None:
         """Take in a trade the writer committed."""
         self._last_written[symbol] = source_id
         if source_id < self._first_heard.get(symbol, source_id + 1):
@@ -128,13 +128,13 @@ class Comparison:
         self._heard.clear()
         self._written.clear()
 
-    def _judge(self, symbol: str, source_id: int, ours: Told, theirs: Told) -> None:
+    def _judge(self, symbol: str, source_id: int, ours: Print, theirs: Print) -> None:
         figures = self.figures[symbol]
         if ours == theirs:
             figures.equal += 1
             return
         figures.different += 1
-        names = [n for n, a, b in zip(Told._fields, ours, theirs, strict=True) if a != b]
+        names = [n for n, a, b in zip(Print._fields, ours, theirs, strict=True) if a != b]
         figures.example = f"{source_id} differs in {', '.join(names)}"
 
     def _not_written(self, key: tuple[str, int]) -> None:
