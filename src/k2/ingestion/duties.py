@@ -41,6 +41,7 @@ class Duties:
         self._heal_wait_max_s = heal_wait_max_s
         self._hears = hears
         self._shards: dict[str, Shard] = {}
+        self._healings: dict[Shard, Healing] = {}
         self._healers: dict[str, SymbolHealer] = {}
         self._repairs: dict[Shard, Repairs] = {}
 
@@ -84,20 +85,12 @@ class Duties:
 
     def heal(self, shard: Shard, symbol: str) -> Coroutine[Any, Any, None]:
         """Return the duty of healing one symbol."""
-        healing = Healing(
-            rest=self._ports.rest,
-            write=shard.append,
-            room=lambda: not shard.full,
-            unspill=shard.unspill,
-            hears=self._hears,
-            reject_row=self._rejects.row,
-            reject_trade=self._rejects.trade,
-            host=self._ports.host,
-            heal_wait_max_s=self._heal_wait_max_s,
-            leg_wait_s=self._leg_wait_s,
-        )
+        if shard not in self._healings:
+            self._healings[shard] = self._healing_of(shard)
         healer = SymbolHealer(
-            shard.tapes[symbol], healing, record_start=_start_recorder(shard, symbol)
+            shard.tapes[symbol],
+            self._healings[shard],
+            record_start=_start_recorder(shard, symbol),
         )
         if symbol not in shard.told.position.symbols:  # else nobody had seen it trade before us
             healer.newest_id = self.newest_ids.get(symbol)
@@ -119,6 +112,20 @@ class Duties:
             for symbol, healer in self._healers.items()
             if healer.opened_s is not None and self._shards[symbol].role is Role.WRITER
         }
+
+    def _healing_of(self, shard: Shard) -> Healing:
+        return Healing(
+            rest=self._ports.rest,
+            write=shard.append,
+            room=lambda: not shard.full,
+            unspill=shard.unspill,
+            hears=self._hears,
+            reject_row=self._rejects.row,
+            reject_trade=self._rejects.trade,
+            host=self._ports.host,
+            heal_wait_max_s=self._heal_wait_max_s,
+            leg_wait_s=self._leg_wait_s,
+        )
 
     def _busy(self, shard: Shard) -> bool:
         """Say whether healing wants REST; a hole it cannot close for long does not."""
