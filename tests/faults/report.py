@@ -13,7 +13,7 @@ from confluent_kafka import libversion
 
 from faults.runner import Result, percentile
 from k2 import __version__
-from k2.ingestion.shard import RING_MAX
+from k2.ingestion.ring import RING_MAX
 from k2.local.jars import read_lock
 
 RSS_KAFKA_DOWN_MAX_MB = 200

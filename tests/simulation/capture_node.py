@@ -60,7 +60,7 @@ def sim_settings(symbols: list[str], **given: Any) -> Settings:
 def limited(limits: Limits) -> Iterator[None]:
     """Run the product with other bounds of ring and page; ``capture_main`` sets the others."""
     bounds = {
-        "k2.ingestion.shard.RING_MAX": limits.ring_max,
+        "k2.ingestion.ring.RING_MAX": limits.ring_max,
         "k2.tape.healing.PAGE_ROWS": limits.page_rows,
         "k2.ingestion.healer.PAGE_ROWS": limits.page_rows,
         "k2.ingestion.backfill.PAGE_ROWS": limits.page_rows,

@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from k2.binance.leg import Leg, LegAction
-from k2.ingestion import shard as shard_module
+from k2.ingestion import ring
 from k2.ingestion.shard import Shard, Told
 from k2.ingestion.shard_log import ShardLog
 from k2.kafka.position import POSITION_KEY, ShardPosition
@@ -98,7 +98,7 @@ def full_ring_drops_its_oldest() -> AbstractContextManager[object]:
 
     def append(self: Shard, items: Iterable[Any]) -> None:
         shipped(self, items)
-        while len(self._ring) > shard_module.RING_MAX:
+        while len(self._ring) > ring.RING_MAX:
             self._ring.popleft()
 
     return patch.multiple(Shard, append=append, full=property(lambda _: False))
@@ -161,7 +161,7 @@ def ring_dropped_at_take_over() -> AbstractContextManager[object]:
 
 def standby_trims_all() -> AbstractContextManager[object]:
     """A standby drops its whole ring with every commit of the writer, covered or not."""
-    return patch("k2.ingestion.shard._covered", lambda _item, _symbols: True)
+    return patch("k2.ingestion.ring._covered", lambda _item, _symbols: True)
 
 
 def rotation_closes_first() -> AbstractContextManager[object]:

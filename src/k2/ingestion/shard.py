@@ -7,7 +7,7 @@ it what the writer has committed, and a successor goes on with exactly what is l
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from itertools import islice
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import structlog
 
 from k2.errors import ReconcileError, RetryError
 from k2.ingestion.host import Host
+from k2.ingestion.ring import Item, Ring, symbol_of
 from k2.ingestion.shard_log import ShardLog, ShardSettings
 from k2.ingestion.spill import Spill
 from k2.ingestion.supervision import until_it_works
@@ -27,7 +28,6 @@ from k2.kafka.position import (
     POSITION_KEY,
     Identity,
     ShardPosition,
-    SymbolPosition,
     encode_identity,
     encode_position,
     position_after,
@@ -37,16 +37,10 @@ from k2.market import Gap, Origin, Trade
 from k2.observability import metrics
 from k2.tape.arbiter import Hold, Placed, SymbolTape
 
-RING_MAX = 100_000
-"""Trades a process keeps while Kafka is away; beyond it frames are not taken in and come back by
-REST. A standby lets go of its oldest instead."""
-
 RETRY_DELAY_S = 0.5
 UNSPILL_AT_ONCE = 1_000
 
 _log = structlog.get_logger()
-
-Item = Placed | Gap
 
 
 class Role(Enum):
@@ -130,7 +124,7 @@ class Shard:
         self._spill = spill
         self._encoder = encoder
         self._admit = admit
-        self._ring: deque[Item] = deque()
+        self._ring = Ring()
         self._extras: deque[Extra] = deque()
         self._arrived = asyncio.Event()
 
@@ -144,17 +138,12 @@ class Shard:
     @property
     def full(self) -> bool:
         """Whether the ring takes nothing more for now."""
-        return len(self._ring) >= RING_MAX
+        return self._ring.full
 
     def carry(self, symbol: str) -> SymbolTape:
         """Carry a symbol from now on; its tape goes on after its position and what waits here."""
         told = self.told.position
-        waiting = [  # of a time when it was carried before
-            item
-            for item in self._ring
-            if _symbol_of(item) == symbol
-            and (isinstance(item, Gap) or not _covered(item, told.symbols))
-        ]
+        waiting = self._ring.waiting(symbol, told.symbols)  # of a time when it was carried before
         where = position_after(told, waiting, declared_ts_us=0).stands(symbol)
         tape = SymbolTape(
             symbol,
@@ -170,7 +159,7 @@ class Shard:
         self.tapes.pop(symbol).let_go()
         self._spill.forget(symbol)
         if self.role is Role.STANDBY:
-            self._ring = deque(item for item in self._ring if _symbol_of(item) != symbol)
+            self._ring.keep(lambda item: symbol_of(item) != symbol)
 
     def offer(self, trade: Trade) -> Offer:
         """Put a trade on its symbol's tape."""
@@ -209,8 +198,7 @@ class Shard:
         if self.role is Role.WRITER:
             self._arrived.set()
         else:
-            while len(self._ring) > RING_MAX:
-                self._ring.popleft()  # what a successor then lacks comes by REST
+            self._ring.let_go_of_oldest()  # what a successor then lacks comes by REST
 
     # Standing by.
 
@@ -235,11 +223,7 @@ class Shard:
             tape = self.tapes.get(symbol) if where != NEVER_TRADED else None
             if tape is not None and (tape.next_id is None or tape.next_id < where.next_id):
                 self.append(tape.go_to(where.next_id, where.last_id))
-        symbols = self.told.position.symbols
-        while self._ring and (
-            _covered(self._ring[0], symbols) or _symbol_of(self._ring[0]) not in self.tapes
-        ):
-            self._ring.popleft()
+        self._ring.drop_written(self.told.position.symbols, carried=self.tapes)
 
     # Writing.
 
@@ -305,7 +289,7 @@ class Shard:
             extra.done.cancel()
         self._extras.clear()
         await self.log.release()
-        self._ring = deque(item for item in self._ring if isinstance(item, Placed))
+        self._ring.keep(lambda item: isinstance(item, Placed))
         self.followed()
 
     # How.
@@ -316,7 +300,7 @@ class Shard:
 
     def _go_on(self) -> None:
         """Let every tape stand where the log ends, and put our own trades on it again."""
-        ring, self._ring = self._ring, deque()
+        ring, self._ring = self._ring, Ring()
         for symbol, tape in self.tapes.items():
             where = self.told.position.stands(symbol)
             if where is None:
@@ -457,17 +441,6 @@ class Shard:
     def _count_failure(self, error_type: str) -> None:
         topic = self.settings.names.trades
         metrics.produce_errors.labels(metrics.EXCHANGE, topic, error_type).inc()
-
-
-def _symbol_of(item: Item) -> str:
-    return item.symbol if isinstance(item, Gap) else item.trade.symbol
-
-
-def _covered(item: Item, symbols: Mapping[str, SymbolPosition]) -> bool:
-    if isinstance(item, Gap):
-        return True
-    where = symbols.get(item.trade.symbol)
-    return where is not None and item.trade.source_id < where.next_id
 
 
 def _settle(extra: Extra, *, landed: bool) -> None:

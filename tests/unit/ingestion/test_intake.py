@@ -8,7 +8,7 @@ import pytest
 from k2.binance.frames import Reply, ServerShutdown
 from k2.binance.leg import MANUAL, Leg, LegLimits, Replaced
 from k2.binance.session import Session, SessionLimits
-from k2.ingestion import shard as shard_module
+from k2.ingestion import ring
 from k2.ingestion.intake import Intake
 from k2.ingestion.legs import LegFigures
 from k2.ingestion.rejects import Rejects
@@ -144,7 +144,7 @@ def test_a_held_trade_is_not_believed_to_be_published_yet(tmp_path: Path) -> Non
 def test_a_trade_there_is_no_room_for_is_counted_and_not_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_module, "RING_MAX", 1)
+    monkeypatch.setattr(ring, "RING_MAX", 1)
     counter = metrics.let_go.labels("BTCUSDT")
     before = counter._value.get()
 

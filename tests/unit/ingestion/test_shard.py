@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from k2.ingestion import shard as shard_module
+from k2.ingestion import ring
 from k2.ingestion.shard import Offer, Role, Told
 from k2.kafka.encoding import TradeEncoder
 from k2.kafka.position import Identity, ShardPosition
@@ -76,7 +76,7 @@ def test_a_standby_learns_where_a_new_symbol_begins() -> None:
 def test_a_standby_lets_go_of_its_oldest_and_takes_in_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shard_module, "RING_MAX", 3)
+    monkeypatch.setattr(ring, "RING_MAX", 3)
 
     async def story() -> None:
         world = ShardWorld()
@@ -161,7 +161,7 @@ def test_a_successor_goes_on_exactly_where_the_log_ends() -> None:
 def test_a_successor_whose_ring_begins_too_late_leaves_the_hole_to_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shard_module, "RING_MAX", 3)
+    monkeypatch.setattr(ring, "RING_MAX", 3)
 
     async def story() -> None:
         world = ShardWorld()
@@ -564,7 +564,7 @@ def test_stepping_down_keeps_the_trades_and_drops_what_the_successor_wrote() -> 
 def test_a_writers_full_ring_lets_go_of_what_comes_and_rest_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shard_module, "RING_MAX", 3)
+    monkeypatch.setattr(ring, "RING_MAX", 3)
 
     async def story() -> None:
         world = ShardWorld()
