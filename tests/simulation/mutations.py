@@ -7,9 +7,10 @@ from unittest.mock import patch
 
 from k2.binance.leg import Leg, LegAction
 from k2.ingestion import ring
-from k2.ingestion.shard import Shard, Told
+from k2.ingestion.commits import Commits, Told
+from k2.ingestion.shard import Shard
 from k2.ingestion.shard_log import ShardLog
-from k2.kafka.position import POSITION_KEY, ShardPosition
+from k2.kafka.position import POSITION_KEY
 from k2.kafka.shard_reader import EndAsker
 from k2.kafka.transaction import FencedError, Record, ShardProducer
 from k2.market import Trade
@@ -45,11 +46,11 @@ def position_apart() -> AbstractContextManager[object]:
 def unknown_taken_for_aborted() -> AbstractContextManager[object]:
     """After an unknown outcome the position is not looked at: nothing happened, it is said."""
 
-    async def regain(self: Shard, *expected: Told) -> Told:
+    async def regain(self: Commits, *expected: Told) -> Told:
         await self.log.take_over()
         return expected[0]
 
-    return patch.object(Shard, "_regain", regain)
+    return patch.object(Commits, "_regain", regain)
 
 
 def producer_kept_after_resumed_commit() -> AbstractContextManager[object]:
@@ -135,14 +136,14 @@ def ring_written_as_it_is() -> AbstractContextManager[object]:
 def no_look_before_regaining() -> AbstractContextManager[object]:
     """A writer that has to initialise anew fences whoever writes now, then reads the position."""
 
-    async def regain(self: Shard, *expected: Told) -> Told:
+    async def regain(self: Commits, *expected: Told) -> Told:
         record = await self.log.take_over()
-        found = Told(record.identity, record.position or ShardPosition({}))
+        found = Told.by(record)
         if found not in expected:
             raise FencedError("the position moved")
         return found
 
-    return patch.object(Shard, "_regain", regain)
+    return patch.object(Commits, "_regain", regain)
 
 
 # Those that lose nothing, as REST has the rows: they cost a pause, or REST's weight.

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from k2.errors import RejectError
+from k2.ingestion.commits import Told
 from k2.ingestion.host import Host
 from k2.ingestion.past import page_from
 from k2.ingestion.ports import Rest
 from k2.ingestion.repairs import ranges, repair_records
-from k2.ingestion.shard import Shard, Told
+from k2.ingestion.shard import Shard
 from k2.kafka.gap_records import encode_gap, encode_repaired
 from k2.kafka.position import (
     BackfillRequest,

@@ -22,6 +22,7 @@ from k2.ingestion.admission import (
     of_shard,
     recorded_symbols,
 )
+from k2.ingestion.commits import Told
 from k2.ingestion.comparing import Comparing
 from k2.ingestion.duties import Duties
 from k2.ingestion.intake import Intake
@@ -29,7 +30,7 @@ from k2.ingestion.legs import Legs
 from k2.ingestion.membership import Membership, Wish
 from k2.ingestion.ports import Ports
 from k2.ingestion.rejects import Rejects
-from k2.ingestion.shard import Role, Shard, Told
+from k2.ingestion.shard import Role, Shard
 from k2.ingestion.shard_log import ShardLog, ShardSettings
 from k2.ingestion.spill import Spill
 from k2.ingestion.supervision import ExitCode

@@ -6,12 +6,13 @@ from typing import Any
 import msgspec
 
 from k2.ingestion.backfill import Backfill
+from k2.ingestion.commits import Told
 from k2.ingestion.healer import Healing, SymbolHealer
 from k2.ingestion.ports import Ports
 from k2.ingestion.quiet import QuietProbe
 from k2.ingestion.rejects import Rejects
 from k2.ingestion.repairs import Repairs
-from k2.ingestion.shard import Role, Shard, Told
+from k2.ingestion.shard import Role, Shard
 from k2.kafka.position import SymbolPosition
 from k2.market import Trade
 from k2.tape.silence import Silence

@@ -7,9 +7,10 @@ from itertools import groupby
 import structlog
 
 from k2.errors import RetryError
+from k2.ingestion.commits import Told
 from k2.ingestion.host import Host
 from k2.ingestion.ports import Rest
-from k2.ingestion.shard import Shard, Told
+from k2.ingestion.shard import Shard
 from k2.kafka.gap_records import encode_repaired
 from k2.kafka.position import OpenGap, position_after_repair
 from k2.kafka.transaction import Record

@@ -6,38 +6,30 @@ it what the writer has committed, and a successor goes on with exactly what is l
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from itertools import islice
-from typing import NamedTuple
 
 import structlog
 
-from k2.errors import ReconcileError, RetryError
+from k2.ingestion.commits import Commits, Extra, Told, batch_of
 from k2.ingestion.host import Host
 from k2.ingestion.ring import Item, Ring, symbol_of
 from k2.ingestion.shard_log import ShardLog, ShardSettings
 from k2.ingestion.spill import Spill
 from k2.ingestion.supervision import until_it_works
 from k2.kafka.encoding import TradeEncoder
-from k2.kafka.gap_records import encode_gap
 from k2.kafka.position import (
-    IDENTITY_KEY,
     NEVER_TRADED,
-    POSITION_KEY,
-    Identity,
     ShardPosition,
-    encode_identity,
-    encode_position,
     position_after,
 )
-from k2.kafka.transaction import FencedError, Record
-from k2.market import Gap, Origin, Trade
+from k2.kafka.transaction import Record
+from k2.market import Trade
 from k2.observability import metrics
 from k2.tape.arbiter import Hold, Placed, SymbolTape
 
-RETRY_DELAY_S = 0.5
 UNSPILL_AT_ONCE = 1_000
 
 _log = structlog.get_logger()
@@ -59,23 +51,6 @@ class Offer(Enum):
     COPY = "copy"
     LET_GO = "let_go"
     """There was no room: it comes back by REST."""
-
-
-class Told(NamedTuple):
-    """What a shard's two records say: what it is a tape of, and where it stands."""
-
-    identity: Identity | None
-    position: ShardPosition
-
-
-class Extra(NamedTuple):
-    """What goes into a transaction beside the tape: a repair, a backfilled page, a new symbol."""
-
-    records: Callable[[], Iterable[Record]]
-    change: Callable[[Told], Told | None]
-    """Returns what follows from the present state, or None when this is out of date."""
-    done: "asyncio.Future[bool]"
-    """True once committed, False if it was out of date."""
 
 
 class Shard:
@@ -122,7 +97,7 @@ class Shard:
         self._host = host
         self._hold = hold
         self._spill = spill
-        self._encoder = encoder
+        self._commits = Commits(settings, log, encoder=encoder, host=host)
         self._admit = admit
         self._ring = Ring()
         self._extras: deque[Extra] = deque()
@@ -275,7 +250,7 @@ class Shard:
 
     def encode(self, placed: Placed) -> bytes:
         """Return the record value of a trade."""
-        return self._encoder.encode(placed)
+        return self._commits.encode(placed)
 
     def wake(self) -> None:
         """Have ``write`` look again."""
@@ -295,8 +270,7 @@ class Shard:
     # How.
 
     def _learn(self) -> None:
-        record = self.log.record
-        self.told = Told(record.identity, record.position or ShardPosition({}))
+        self.told = Told.by(self.log.record)
 
     def _go_on(self) -> None:
         """Let every tape stand where the log ends, and put our own trades on it again."""
@@ -322,44 +296,22 @@ class Shard:
     async def _commit_once(self) -> int:
         """Commit a batch; return how many items of the ring that was."""
         # Not by index: a deque walks to each one.
-        batch = list(islice(self._ring, self.settings.batch_size))
+        items = list(islice(self._ring, self.settings.batch_size))
         extra = self._extras[0] if self._extras else None
-        before, now_us = self.told, self._host.wall_ns() // 1000
-        after = before
-        if extra is not None:
-            changed = extra.change(before)
-            if changed is None:
-                self._extras.popleft()
-                _settle(extra, landed=False)
-                return 0
-            after = changed
-        after = after._replace(
-            position=position_after(after.position, batch, declared_ts_us=now_us)
-        )
-        if not batch and extra is None:
+        if not items and extra is None:
             return 0
-        began_s = self._host.monotonic_s()
-        try:
-            await self._commit(batch, extra, before, after, now_us)
-        except RetryError as exc:
-            self._count_failure("aborted")
-            _log.warning("Failed to produce", shard=self.settings.shard, reason=str(exc))
-            await asyncio.sleep(RETRY_DELAY_S)
+        batch = batch_of(items, extra, before=self.told, now_us=self._host.wall_ns() // 1000)
+        if batch is None:
+            self._extras.popleft().settle(landed=False)
             return 0
-        except FencedError:
-            self._count_failure("fenced")
-            raise
-        except ReconcileError as exc:
-            self._count_failure("unknown")
-            _log.warning("transaction_outcome_unknown", shard=self.settings.shard, reason=str(exc))
-            if await self._regain(before, after) == before:
-                return 0
-        self.told = after
-        for _ in batch:
+        if not await self._commits.land(batch):
+            return 0
+        self.told = batch.after
+        for _ in items:
             self._ring.popleft()
         if extra is not None:
             self._extras.popleft()
-            _settle(extra, landed=True)
+            extra.settle(landed=True)
         self.last_commit_s = self._host.monotonic_s()
         if self._resumes_s is not None:
             self.last_pause_s = self.last_commit_s - self._resumes_s
@@ -367,85 +319,8 @@ class Shard:
             _log.info(
                 "tape_resumed", shard=self.settings.shard, pause_s=round(self.last_pause_s, 3)
             )
-        metrics.transaction_seconds.observe(self.last_commit_s - began_s)
-        self._count(batch)
-        return len(batch)
-
-    async def _commit(
-        self, batch: list[Item], extra: Extra | None, before: Told, after: Told, now_us: int
-    ) -> None:
-        if not self.log.initialised:
-            # While we had no producer another process may have written: its position says so.
-            await self._regain(before)
-
-        def records() -> Iterable[Record]:
-            positions = self.settings.names.positions
-            for item in batch:
-                yield self._record(item, now_us)
-            if extra is not None:
-                yield from extra.records()
-            if after.identity is not None and after.identity != before.identity:
-                yield Record(positions, IDENTITY_KEY, encode_identity(after.identity))
-            yield Record(positions, POSITION_KEY, encode_position(after.position))
-
-        await self.log.commit(records)
-
-    async def _regain(self, *expected: Told) -> Told:
-        """Become the writer again, and return the state, which must be an expected one.
-
-        A look comes first: had another process written meanwhile, fencing it would end a healthy
-        writer for one that has lost its place.
-
-        Raises:
-            FencedError: If the state is none of those: another process writes this shard.
-        """
-        what = f"shard {self.settings.shard} in Kafka"
-        found = expected[0]
-        for ask in (self.log.look, self.log.take_over):
-            record = await until_it_works(what, ask, draw=self._host.draw)
-            found = Told(record.identity, record.position or ShardPosition({}))
-            if found not in expected:
-                raise FencedError(
-                    f"shard {self.settings.shard}: the position moved while we were its writer"
-                )
-        return found
-
-    def _record(self, item: Item, now_us: int) -> Record:
-        if isinstance(item, Gap):
-            return Record(
-                self.settings.names.gaps,
-                item.symbol.encode(),
-                encode_gap(item, declared_ts_us=now_us),
-            )
-        key = item.trade.symbol.encode()
-        return Record(self.settings.names.trades, key, self._encoder.encode(item))
-
-    def _count(self, batch: list[Item]) -> None:
-        now_ns = self._host.wall_ns()
-        trades, healed = 0, Counter[str]()
-        for item in batch:
-            if isinstance(item, Gap):
-                metrics.gaps_declared.labels(item.symbol, item.gap_class.value).inc()
-                continue
-            trades += 1
-            trade = item.trade
-            if trade.origin is Origin.STREAM:
-                metrics.message_latency.observe(max(0, now_ns - trade.recv_ts_ns) / 1e9)
-            else:
-                healed[trade.symbol] += 1
-        for symbol, count in healed.items():
-            metrics.healed.labels(symbol).inc(count)
-        metrics.produced.labels(metrics.EXCHANGE, self.settings.names.trades).inc(trades)
         metrics.pending_trades.set(len(self._ring))
-
-    def _count_failure(self, error_type: str) -> None:
-        topic = self.settings.names.trades
-        metrics.produce_errors.labels(metrics.EXCHANGE, topic, error_type).inc()
-
-
-def _settle(extra: Extra, *, landed: bool) -> None:
-    if not extra.done.done():
-        extra.done.set_result(landed)
+        return len(items)
 
 
 def _nobody(*_symbol: str) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from k2.ingestion import ring
-from k2.ingestion.shard import Offer, Role, Told
+from k2.ingestion.commits import Told
+from k2.ingestion.shard import Offer, Role
 from k2.kafka.encoding import TradeEncoder
 from k2.kafka.position import Identity, ShardPosition
 from k2.kafka.transaction import FencedError, Record
@@ -464,7 +465,7 @@ def test_another_writer_between_two_producers_of_ours_is_seen() -> None:
 def test_records_are_what_the_encoder_makes() -> None:
     async def story() -> None:
         world = ShardWorld()
-        world.shard._encoder = encoder = TradeEncoder(
+        world.shard._commits._encoder = encoder = TradeEncoder(
             schema_id=1,
             kind=StreamKind.AGG_TRADE,
             environment="simulated",

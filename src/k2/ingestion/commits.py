@@ -1,0 +1,188 @@
+"""One batch of a shard in one Kafka transaction: what is in it, and what follows its failure."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from k2.errors import ReconcileError, RetryError
+from k2.ingestion.host import Host
+from k2.ingestion.ring import Item
+from k2.ingestion.shard_log import ShardLog, ShardSettings
+from k2.ingestion.supervision import until_it_works
+from k2.kafka.encoding import TradeEncoder
+from k2.kafka.gap_records import encode_gap
+from k2.kafka.position import (
+    IDENTITY_KEY,
+    POSITION_KEY,
+    Identity,
+    ShardPosition,
+    ShardRecord,
+    encode_identity,
+    encode_position,
+    position_after,
+)
+from k2.kafka.transaction import FencedError, Record
+from k2.market import Gap, Origin
+from k2.observability import metrics
+from k2.tape.arbiter import Placed
+
+RETRY_DELAY_S = 0.5
+
+_log = structlog.get_logger()
+
+
+class Told(NamedTuple):
+    """What a shard's two records say: what it is a tape of, and where it stands."""
+
+    identity: Identity | None
+    position: ShardPosition
+
+    @classmethod
+    def by(cls, record: ShardRecord) -> "Told":
+        """Return what was read; without a position it stands nowhere."""
+        return cls(record.identity, record.position or ShardPosition({}))
+
+
+class Extra(NamedTuple):
+    """What goes into a transaction beside the tape: a repair, a backfilled page, a new symbol."""
+
+    records: Callable[[], Iterable[Record]]
+    change: Callable[[Told], Told | None]
+    """Returns what follows from the present state, or None when this is out of date."""
+    done: "asyncio.Future[bool]"
+    """True once committed, False if it was out of date."""
+
+    def settle(self, *, landed: bool) -> None:
+        """Tell whoever waits what became of it."""
+        if not self.done.done():
+            self.done.set_result(landed)
+
+
+class Batch(NamedTuple):
+    """What one transaction writes, and the state it leads to."""
+
+    items: Sequence[Item]
+    extra: Extra | None
+    before: Told
+    after: Told
+    declared_ts_us: int
+    """When its gaps are declared."""
+
+
+def batch_of(
+    items: Sequence[Item], extra: Extra | None, *, before: Told, now_us: int
+) -> Batch | None:
+    """Return what to commit next; None if the extra is out of date."""
+    changed = before if extra is None else extra.change(before)
+    if changed is None:
+        return None
+    position = position_after(changed.position, items, declared_ts_us=now_us)
+    return Batch(items, extra, before, changed._replace(position=position), now_us)
+
+
+class Commits:
+    """The transactions of a shard's writer."""
+
+    def __init__(
+        self, settings: ShardSettings, log: ShardLog, *, encoder: TradeEncoder, host: Host
+    ) -> None:
+        """Join a shard's log with what its records look like."""
+        self.log = log
+        self._settings = settings
+        self._encoder = encoder
+        self._host = host
+
+    def encode(self, placed: Placed) -> bytes:
+        """Return the record value of a trade."""
+        return self._encoder.encode(placed)
+
+    async def land(self, batch: Batch) -> bool:
+        """Commit a batch; say whether it is in the log. If not, nothing of it is.
+
+        Raises:
+            FencedError: If another process became the writer.
+        """
+        began_s, shard = self._host.monotonic_s(), self._settings.shard
+        try:
+            await self._commit(batch)
+        except RetryError as exc:
+            self._count_failure("aborted")
+            _log.warning("Failed to produce", shard=shard, reason=str(exc))
+            await asyncio.sleep(RETRY_DELAY_S)
+            return False
+        except FencedError:
+            self._count_failure("fenced")
+            raise
+        except ReconcileError as exc:
+            self._count_failure("unknown")
+            _log.warning("transaction_outcome_unknown", shard=shard, reason=str(exc))
+            if await self._regain(batch.before, batch.after) == batch.before:
+                return False
+        metrics.transaction_seconds.observe(self._host.monotonic_s() - began_s)
+        self._count(batch.items)
+        return True
+
+    async def _commit(self, batch: Batch) -> None:
+        if not self.log.initialised:
+            # While we had no producer another process may have written: its position says so.
+            await self._regain(batch.before)
+        await self.log.commit(lambda: self._records(batch))
+
+    async def _regain(self, *expected: Told) -> Told:
+        """Become the writer again, and return the state, which must be an expected one.
+
+        A look comes first: had another process written meanwhile, fencing it would end a healthy
+        writer for one that has lost its place.
+
+        Raises:
+            FencedError: If the state is none of those: another process writes this shard.
+        """
+        shard = self._settings.shard
+        found = expected[0]
+        for ask in (self.log.look, self.log.take_over):
+            found = Told.by(
+                await until_it_works(f"shard {shard} in Kafka", ask, draw=self._host.draw)
+            )
+            if found not in expected:
+                raise FencedError(f"shard {shard}: the position moved while we were its writer")
+        return found
+
+    def _records(self, batch: Batch) -> Iterable[Record]:
+        positions, after = self._settings.names.positions, batch.after
+        for item in batch.items:
+            yield self._record(item, batch.declared_ts_us)
+        if batch.extra is not None:
+            yield from batch.extra.records()
+        if after.identity is not None and after.identity != batch.before.identity:
+            yield Record(positions, IDENTITY_KEY, encode_identity(after.identity))
+        yield Record(positions, POSITION_KEY, encode_position(after.position))
+
+    def _record(self, item: Item, now_us: int) -> Record:
+        names = self._settings.names
+        if isinstance(item, Gap):
+            return Record(names.gaps, item.symbol.encode(), encode_gap(item, declared_ts_us=now_us))
+        return Record(names.trades, item.trade.symbol.encode(), self._encoder.encode(item))
+
+    def _count(self, items: Iterable[Item]) -> None:
+        now_ns = self._host.wall_ns()
+        trades, healed = 0, Counter[str]()
+        for item in items:
+            if isinstance(item, Gap):
+                metrics.gaps_declared.labels(item.symbol, item.gap_class.value).inc()
+                continue
+            trades += 1
+            trade = item.trade
+            if trade.origin is Origin.STREAM:
+                metrics.message_latency.observe(max(0, now_ns - trade.recv_ts_ns) / 1e9)
+            else:
+                healed[trade.symbol] += 1
+        for symbol, count in healed.items():
+            metrics.healed.labels(symbol).inc(count)
+        metrics.produced.labels(metrics.EXCHANGE, self._settings.names.trades).inc(trades)
+
+    def _count_failure(self, error_type: str) -> None:
+        topic = self._settings.names.trades
+        metrics.produce_errors.labels(metrics.EXCHANGE, topic, error_type).inc()
