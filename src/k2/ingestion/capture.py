@@ -13,16 +13,14 @@ import structlog
 
 from k2.binance.leg import Leg, LegLimits
 from k2.binance.session import SessionLimits
+from k2.ingestion.active_set import ActiveSet
 from k2.ingestion.admission import (
     Prepared,
     admit,
     ask_exchange,
-    identity_of,
     look,
-    of_shard,
     recorded_symbols,
 )
-from k2.ingestion.commits import Told
 from k2.ingestion.comparing import Comparing
 from k2.ingestion.duties import Duties
 from k2.ingestion.intake import Intake
@@ -39,10 +37,9 @@ from k2.ingestion.term import Terms
 from k2.kafka.dead_letters import DeadLetters
 from k2.kafka.encoding import TradeEncoder
 from k2.kafka.lease import Lease
-from k2.kafka.partitioning import shard_of
 from k2.kafka.refusals import check_symbols
 from k2.kafka.trade_follower import TradeFollower
-from k2.market import Gap, GapClass, IdRange, Symbol
+from k2.market import Symbol
 from k2.market.wanted import Wanted
 from k2.observability import metrics
 from k2.settings import Settings
@@ -92,7 +89,6 @@ class Capture:
         self._prepared = prepared
         self._ports = ports
         self._draining_until_s = float("inf")
-        self._listed: dict[str, Symbol] = {}
         rejects = Rejects(dead_letters)
         self.duties = Duties(
             ports,
@@ -117,11 +113,12 @@ class Capture:
             limits=_leg_limits(settings),
             ports=ports,
         )
+        listed: dict[str, Symbol] = {}
         encoder = TradeEncoder(
             schema_id=prepared.schema_id,
             kind=settings.stream,
             environment=settings.environment,
-            symbols=self._listed,
+            symbols=listed,
         )
         hold, spill = Hold(), Spill(settings.state_dir / SPILL_DIR)
         self.shards = [
@@ -130,6 +127,15 @@ class Capture:
         self.terms = [
             Terms(shard, duties=self._duties, fenced=self._fenced) for shard in self.shards
         ]
+        self.active = ActiveSet(
+            settings,
+            prepared,
+            terms=self.terms,
+            legs=self.legs,
+            intake=self.intake,
+            duties=self.duties,
+            listed=listed,
+        )
         self.comparing: dict[Shard, Comparing] = {}
         if follow_trades is not None:
             for shard in self.shards:
@@ -142,7 +148,7 @@ class Capture:
                 )
             self.intake.first = lambda trade, shard: self.comparing[shard].heard(trade)
         self.symbols = SymbolWatch(
-            self,
+            self.active,
             ports.rest,
             wanted=wanted,
             file=settings.symbols_file,
@@ -216,9 +222,7 @@ class Capture:
         )
         for shard in self.shards:
             shard.start()
-        for symbol in start.listed.values():
-            self._carry(symbol, start.newest_ids[symbol.name])
-        self.legs.carry(start.listed)
+        self.active.begin(start.listed, start.newest_ids)
         for shard in self.shards:
             shard.on_identity = self.symbols.look
 
@@ -270,64 +274,10 @@ class Capture:
         shard.on_loss = self.duties.look
         return shard
 
-    # Symbols live (``Carrier``).
-
-    def carried(self) -> set[str]:
-        """Return what is recorded now."""
-        return set(self.intake.symbols)
-
-    def recorded(self) -> set[str]:
-        """Return the active set, as the log tells it."""
-        return recorded_symbols(shard.log.record for shard in self.shards)
-
-    def next_id(self, symbol: str) -> int | None:
-        """Return where a symbol's tape stands, if it has one."""
-        where = self._shard_of(symbol).told.position.stands(symbol)
-        return where.next_id if where is not None else None
-
-    def add(self, listed: Symbol, *, newest_id: int | None, declare: bool) -> None:
-        """Record one more symbol; ``declare`` passes over what was missed while it was away."""
-        shard = self._carry(listed, newest_id)
-        self.legs.carry(self.intake.symbols)
-        if shard.role is not Role.WRITER:
-            return
-        self._record_identity(shard)
-        tape = shard.tapes[listed.name]
-        if declare and newest_id is not None and tape.next_id and tape.next_id <= newest_id:
-            ids = IdRange(tape.next_id, newest_id)
-            shard.append([Gap(listed.name, ids, GapClass.MISSING, "away, not wanted back")])
-            shard.append(tape.declare(ids))
-        self._terms_of(shard).also(self.duties.heal(shard, listed.name))
-        self.duties.look(listed.name)
-
-    def remove(self, symbol: str) -> None:
-        """Record a symbol no more; its tape can be gone on with later."""
-        shard = self._shard_of(symbol)
-        if symbol in self.intake.symbols:
-            self.legs.carry([name for name in self.intake.symbols if name != symbol])
-            self.intake.drop(symbol)
-            self.duties.drop(symbol)
-            shard.drop(symbol)
-        self._record_identity(shard, without=symbol)
-
-    def _carry(self, listed: Symbol, newest_id: int | None) -> Shard:
-        shard = self._shard_of(listed.name)
-        self._listed[listed.name] = listed
-        self.duties.newest_ids[listed.name] = newest_id
-        shard.carry(listed.name)
-        self.intake.carry(listed.name, shard)
-        return shard
-
-    def _shard_of(self, symbol: str) -> Shard:
-        return self.shards[shard_of(symbol, partitions=self._prepared.partitions)]
-
-    def _terms_of(self, shard: Shard) -> Terms:
-        return self.terms[shard.settings.shard]
-
     # What the writer of a shard does.
 
     def _duties(self, shard: Shard) -> Iterable[Coroutine[Any, Any, None]]:
-        self._record_identity(shard)
+        self.active.record_identity(shard)
         since_s = self.intake.heard_since_s
         # The writer before us had written what came before we heard, and we have heard the rest.
         heard = since_s is not None and since_s + HEARD_FOR_S < shard.followed_s
@@ -337,20 +287,6 @@ class Capture:
             silences=self.intake.silences,
             found=self._found_by_probe,
         )
-
-    def _record_identity(self, shard: Shard, *, without: str = "") -> None:
-        """Have the active set recorded: a take-over keeps it."""
-        if shard.role is not Role.WRITER:
-            return
-        number, partitions = shard.settings.shard, self._prepared.partitions
-
-        def change(told: Told) -> Told | None:
-            known = set(told.identity.symbols) if told.identity is not None else set()
-            mine = of_shard(known | set(shard.tapes), number, partitions=partitions) - {without}
-            identity = identity_of(self._settings, self._prepared, mine)
-            return told._replace(identity=identity) if identity != told.identity else None
-
-        shard.do(tuple, change)
 
     def _found_by_probe(self, symbol: str, newest_id: int) -> None:
         """REST knows an id that no leg has brought: heal, and see which leg is deaf."""
