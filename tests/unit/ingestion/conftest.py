@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 
 from k2.market import Trade
-from unit.ingestion.shard_world import trade
+from unit.trades import trade
 
 
 class WaitUntil(Protocol):

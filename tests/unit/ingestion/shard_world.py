@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,10 +21,11 @@ from k2.kafka.position import (
 )
 from k2.kafka.topics import TopicNames
 from k2.kafka.transaction import FencedError, Record
-from k2.market import BadRow, Origin, Side, Symbol, Trade
+from k2.market import BadRow, Origin, Symbol, Trade
 from k2.tape.arbiter import Hold, Placed
 from simulation.world.node import EPOCH_NS
 from simulation.world.virtual_time import virtual_time
+from unit.trades import trade
 
 T = TypeVar("T")
 
@@ -71,24 +71,6 @@ async def until(condition: Callable[[], bool], *, within_s: float = 1000.0) -> N
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 any condition, not only an event
             await asyncio.sleep(0.01)
-
-
-def trade(source_id: int, symbol: str = "BTCUSDT", origin: Origin = Origin.STREAM) -> Trade:
-    """Return a trade of one fill."""
-    return Trade(
-        symbol=symbol,
-        source_id=source_id,
-        price=Decimal(1),
-        quantity=Decimal(1),
-        first_trade_id=source_id,
-        last_trade_id=source_id,
-        trade_ts_us=1_767_225_600_122_000,
-        event_ts_us=None,
-        recv_ts_ns=1_767_225_600_200_000_000,
-        taker_side=Side.BUY,
-        best_match=None,
-        origin=origin,
-    )
 
 
 class FakeRest:

@@ -28,10 +28,10 @@ from unit.ingestion.shard_world import (
     FakeLog,
     FakeRest,
     ShardWorld,
-    trade,
     virtual_host,
     virtually,
 )
+from unit.trades import trade
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from k2.ingestion.healer import (
 )
 from k2.market import BadRow, Gap, GapClass, IdRange, Trade
 from k2.tape.arbiter import Placed, SymbolTape
-from unit.ingestion.shard_world import FakeRest, beside, trade, until, virtual_host, virtually
+from unit.ingestion.shard_world import FakeRest, beside, until, virtual_host, virtually
+from unit.trades import trade
 
 LEG_WAIT_S = 0.25
 

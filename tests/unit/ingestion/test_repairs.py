@@ -14,11 +14,11 @@ from unit.ingestion.shard_world import (
     FakeRest,
     ShardWorld,
     beside,
-    trade,
     until,
     virtual_host,
     virtually,
 )
+from unit.trades import trade
 
 
 class Scene:

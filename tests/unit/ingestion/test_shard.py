@@ -17,10 +17,10 @@ from unit.ingestion.shard_world import (
     NAMES,
     ShardWorld,
     beside,
-    trade,
     until,
     virtually,
 )
+from unit.trades import trade
 
 
 def _nothing() -> tuple[Record, ...]:

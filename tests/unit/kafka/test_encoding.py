@@ -21,6 +21,7 @@ from k2.kafka.encoding import (
 )
 from k2.market import Origin, Side, StreamKind, Symbol, Trade
 from k2.tape.arbiter import Placed
+from unit.trades import trade
 
 SCHEMA = json.loads(SCHEMA_TEXT)
 PARSED = parse_schema(SCHEMA_TEXT)
@@ -152,22 +153,8 @@ def test_a_schema_that_trades_cannot_fill_is_refused_at_start(
 
 
 def test_more_decimals_than_the_schema_holds_are_refused_not_rounded() -> None:
-    trade = Trade(
-        symbol="BTCUSDT",
-        source_id=1,
-        price=Decimal("0.12345678901"),
-        quantity=Decimal(1),
-        first_trade_id=1,
-        last_trade_id=1,
-        trade_ts_us=1,
-        event_ts_us=None,
-        recv_ts_ns=1,
-        taker_side=Side.BUY,
-        best_match=None,
-        origin=Origin.STREAM,
-    )
     with pytest.raises(RejectError, match="decimals"):
-        _encoder().encode(Placed(trade, None))
+        _encoder().encode(Placed(trade(1, price="0.12345678901"), None))
 
 
 def test_every_field_of_the_schema_says_what_it_means() -> None:

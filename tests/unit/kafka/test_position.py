@@ -1,6 +1,5 @@
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -27,8 +26,9 @@ from k2.kafka.position import (
     position_with_backfill,
     request_key,
 )
-from k2.market import Gap, GapClass, IdRange, Origin, Side, Trade
+from k2.market import Gap, GapClass, IdRange
 from k2.tape.arbiter import Placed
+from unit.trades import trade
 
 SYMBOLS = st.sampled_from(["X", "Y", "币安人生USDT"])
 IDS = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda at: IdRange(at[0], sum(at)))
@@ -51,21 +51,7 @@ EMPTY = ShardPosition({})
 
 
 def placed(source_id: int, *, symbol: str = "X") -> Placed:
-    trade = Trade(
-        symbol=symbol,
-        source_id=source_id,
-        price=Decimal(1),
-        quantity=Decimal(1),
-        first_trade_id=1,
-        last_trade_id=1,
-        trade_ts_us=1,
-        event_ts_us=None,
-        recv_ts_ns=1,
-        taker_side=Side.BUY,
-        best_match=None,
-        origin=Origin.STREAM,
-    )
-    return Placed(trade, None)
+    return Placed(trade(source_id, symbol, trade_ts_us=1), None)
 
 
 def gap(first_id: int, last_id: int, *, gap_class: GapClass = GapClass.MISSING) -> Gap:

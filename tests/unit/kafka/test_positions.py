@@ -1,4 +1,3 @@
-from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,8 +20,9 @@ from k2.kafka.position import (
     request_key,
 )
 from k2.kafka.positions import read_shard, read_tail
-from k2.market import Origin, Side, StreamKind, Symbol, Trade
+from k2.market import StreamKind, Symbol
 from k2.tape.arbiter import Placed
+from unit.trades import trade
 
 IDENTITY = Identity(
     "BINANCE", "production", "aggTrade", {"t": "id1", "t.gaps": "id2"}, 4, ["币安人生USDT", "X"]
@@ -117,21 +117,7 @@ def _record(symbol: str, source_id: int) -> bytes:
         environment="production",
         symbols={symbol: Symbol(symbol, "A", "B")},
     )
-    trade = Trade(
-        symbol=symbol,
-        source_id=source_id,
-        price=Decimal(1),
-        quantity=Decimal(1),
-        first_trade_id=1,
-        last_trade_id=1,
-        trade_ts_us=1,
-        event_ts_us=None,
-        recv_ts_ns=1,
-        taker_side=Side.BUY,
-        best_match=None,
-        origin=Origin.STREAM,
-    )
-    return encoder.encode(Placed(trade, None))
+    return encoder.encode(Placed(trade(source_id, symbol), None))
 
 
 def test_the_tail_is_the_last_id_of_each_symbol_whatever_lies_between(

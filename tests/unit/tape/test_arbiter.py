@@ -14,26 +14,10 @@ from hypothesis.stateful import (
 )
 
 from k2.errors import RejectError
-from k2.market import BadRow, Gap, IdRange, Origin, Side, Trade
+from k2.market import BadRow, Gap, IdRange, Origin, Trade
 from k2.tape.arbiter import Hold, Placed, SymbolTape
 from k2.tape.healing import declare_missing, place_page
-
-
-def _trade(source_id: int, origin: Origin = Origin.STREAM) -> Trade:
-    return Trade(
-        symbol="BTCUSDT",
-        source_id=source_id,
-        price=Decimal(1),
-        quantity=Decimal(1),
-        first_trade_id=source_id,
-        last_trade_id=source_id,
-        trade_ts_us=1,
-        event_ts_us=None,
-        recv_ts_ns=1,
-        taker_side=Side.BUY,
-        best_match=None,
-        origin=origin,
-    )
+from unit.trades import trade
 
 
 def _ids(placed: list[Placed]) -> list[int]:
@@ -42,50 +26,50 @@ def _ids(placed: list[Placed]) -> list[int]:
 
 def test_trades_in_order_go_straight_through_with_the_id_before_them() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5, previous_id=3)
-    assert [tape.offer(_trade(i)) for i in (5, 6)] == [
-        [Placed(_trade(5), 3)],
-        [Placed(_trade(6), 5)],
+    assert [tape.offer(trade(i)) for i in (5, 6)] == [
+        [Placed(trade(5), 3)],
+        [Placed(trade(6), 5)],
     ]
     assert tape.hole is None
 
 
 def test_a_tape_whose_start_is_unknown_holds_everything_until_it_begins() -> None:
     tape = SymbolTape("BTCUSDT", next_id=None)
-    assert tape.offer(_trade(70)) == tape.offer(_trade(69)) == tape.offer(_trade(60)) == []
+    assert tape.offer(trade(70)) == tape.offer(trade(69)) == tape.offer(trade(60)) == []
     assert (tape.next_id, tape.hole, tape.held) == (None, None, 3)
-    assert tape.begin(69) == [Placed(_trade(69), None), Placed(_trade(70), 69)]
+    assert tape.begin(69) == [Placed(trade(69), None), Placed(trade(70), 69)]
     assert (tape.next_id, tape.previous_id, tape.held) == (71, 70, 0)
-    assert tape.offer(_trade(60)) == []
+    assert tape.offer(trade(60)) == []
     assert tape.duplicates == 1
 
 
 def test_a_tape_begun_in_vain_is_unknown_again_and_keeps_what_it_holds() -> None:
     tape = SymbolTape("BTCUSDT", next_id=None)
     tape.begin(5)
-    tape.offer(_trade(5))
-    tape.offer(_trade(8))
+    tape.offer(trade(5))
+    tape.offer(trade(8))
     tape.unknown()
-    assert tape.offer(_trade(5)) == tape.offer(_trade(6)) == []
+    assert tape.offer(trade(5)) == tape.offer(trade(6)) == []
     assert (tape.hole, tape.held) == (None, 3)
-    assert tape.begin(5) == [Placed(_trade(5), None), Placed(_trade(6), 5)]
+    assert tape.begin(5) == [Placed(trade(5), None), Placed(trade(6), 5)]
     assert tape.hole == IdRange(7, 7)
 
 
 def test_a_copy_is_counted_and_dropped() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5)
-    tape.offer(_trade(5))
-    tape.offer(_trade(8))
-    assert tape.offer(_trade(5)) == tape.offer(_trade(4)) == tape.offer(_trade(8)) == []
+    tape.offer(trade(5))
+    tape.offer(trade(8))
+    assert tape.offer(trade(5)) == tape.offer(trade(4)) == tape.offer(trade(8)) == []
     assert (tape.duplicates, tape.held) == (3, 1)
 
 
 def test_a_hole_holds_back_what_follows_until_it_is_filled() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5)
-    assert tape.offer(_trade(8)) == tape.offer(_trade(7)) == []
+    assert tape.offer(trade(8)) == tape.offer(trade(7)) == []
     assert tape.hole == IdRange(5, 6)
-    assert _ids(tape.offer(_trade(5))) == [5]
+    assert _ids(tape.offer(trade(5))) == [5]
     assert tape.hole == IdRange(6, 6)
-    assert _ids(tape.offer(_trade(6))) == [6, 7, 8]
+    assert _ids(tape.offer(trade(6))) == [6, 7, 8]
     assert tape.held == 0
     assert tape.next_id == 9
 
@@ -93,21 +77,21 @@ def test_a_hole_holds_back_what_follows_until_it_is_filled() -> None:
 def test_a_full_hold_lets_go_of_what_rest_can_bring_back() -> None:
     tape = SymbolTape("BTCUSDT", next_id=0, hold=Hold(2))
     for source_id in (2, 3, 4, 5):
-        assert tape.offer(_trade(source_id)) == []
+        assert tape.offer(trade(source_id)) == []
     assert (tape.held, tape.released) == (2, 2)
-    assert _ids(tape.offer(_trade(0))) == [0]
-    assert _ids(tape.offer(_trade(1))) == [1, 2, 3]
-    assert _ids(tape.offer(_trade(4))) == [4]
+    assert _ids(tape.offer(trade(0))) == [0]
+    assert _ids(tape.offer(trade(1))) == [1, 2, 3]
+    assert _ids(tape.offer(trade(4))) == [4]
 
 
 def test_a_declared_range_frees_what_waited_behind_it() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
     for source_id in (6, 8, 9):
-        tape.offer(_trade(source_id))
-    assert tape.declare(IdRange(5, 7)) == [Placed(_trade(8), 4), Placed(_trade(9), 8)]
+        tape.offer(trade(source_id))
+    assert tape.declare(IdRange(5, 7)) == [Placed(trade(8), 4), Placed(trade(9), 8)]
     assert tape.held == 0  # the copy of 6 went with the declaration
     assert tape.hole is None
-    assert tape.offer(_trade(6)) == []
+    assert tape.offer(trade(6)) == []
     assert tape.duplicates == 1
 
 
@@ -124,10 +108,10 @@ def test_declaring_ids_that_may_still_come_is_refused() -> None:
 def test_ids_the_exchange_does_not_have_yet_are_taken_back() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5)
     for source_id in (7, 100, 10**15):
-        tape.offer(_trade(source_id))
-    assert tape.disbelieve(above_id=100) == [_trade(10**15)]
+        tape.offer(trade(source_id))
+    assert tape.disbelieve(above_id=100) == [trade(10**15)]
     assert (tape.held, tape.hole) == (2, IdRange(5, 6))
-    assert tape.disbelieve(above_id=6) == [_trade(7), _trade(100)]
+    assert tape.disbelieve(above_id=6) == [trade(7), trade(100)]
     assert tape.hole is None
 
 
@@ -136,13 +120,13 @@ def test_one_hold_is_shared_by_all_tapes_of_a_process() -> None:
     one = SymbolTape("BTCUSDT", next_id=0, hold=hold)
     other = SymbolTape("ETHUSDT", next_id=0, hold=hold)
     for source_id in (1, 2):
-        one.offer(_trade(source_id))
-        other.offer(_trade(source_id))
+        one.offer(trade(source_id))
+        other.offer(trade(source_id))
     assert (one.held, other.held, hold.taken) == (2, 1, 3)
     assert (one.released, other.released) == (0, 1)
-    one.offer(_trade(0))
+    one.offer(trade(0))
     assert (one.next_id, hold.taken) == (3, 1)
-    other.offer(_trade(2))
+    other.offer(trade(2))
     assert (other.held, hold.taken) == (2, 2)
 
 
@@ -163,7 +147,7 @@ def test_whatever_leaves_the_hold_makes_room(
     hold = Hold()
     tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4, hold=hold)
     for source_id in (7, 8, 10) if left == 1 else (7, 8, 9):
-        tape.offer(_trade(source_id))
+        tape.offer(trade(source_id))
     leave(tape)
     assert (tape.held, hold.taken) == (left, left)
 
@@ -171,36 +155,36 @@ def test_whatever_leaves_the_hold_makes_room(
 def test_going_forward_forgets_what_the_writer_has_written_and_places_the_rest() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
     for source_id in (7, 8, 10, 11, 13):
-        tape.offer(_trade(source_id))
-    assert tape.go_to(10, 9) == [Placed(_trade(10), 9), Placed(_trade(11), 10)]
+        tape.offer(trade(source_id))
+    assert tape.go_to(10, 9) == [Placed(trade(10), 9), Placed(trade(11), 10)]
     assert (tape.next_id, tape.previous_id, tape.hole) == (12, 11, IdRange(12, 12))
 
 
 def test_going_back_places_again_what_has_to_be_written_again() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5, previous_id=4)
     for source_id in (5, 6, 7, 9):
-        tape.offer(_trade(source_id))
+        tape.offer(trade(source_id))
     assert tape.go_to(6, 5) == []
     assert (tape.hole, tape.held) == (IdRange(6, 8), 1)
-    assert tape.offer(_trade(6)) == [Placed(_trade(6), 5)]
-    assert _ids(tape.offer(_trade(7))) == [7]
-    assert _ids(tape.offer(_trade(8))) == [8, 9]
+    assert tape.offer(trade(6)) == [Placed(trade(6), 5)]
+    assert _ids(tape.offer(trade(7))) == [7]
+    assert _ids(tape.offer(trade(8))) == [8, 9]
 
 
 def test_the_exchanges_own_record_replaces_a_held_copy_that_tells_otherwise() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5)
-    mangled = msgspec.structs.replace(_trade(7), price=Decimal(2))
+    mangled = msgspec.structs.replace(trade(7), price=Decimal(2))
     tape.offer(mangled)
-    tape.offer(_trade(8))
+    tape.offer(trade(8))
     for source_id in (7, 8, 9):
-        tape.correct(_trade(source_id, Origin.HEALED))
+        tape.correct(trade(source_id, origin=Origin.HEALED))
     freed = tape.go_to(7, 6)
     assert [placed.trade.price for placed in freed] == [1, 1]
     assert [placed.trade.origin for placed in freed] == [Origin.HEALED, Origin.STREAM]
 
 
 def _filling(source_id: int, first: int, last: int) -> Trade:
-    return msgspec.structs.replace(_trade(source_id), first_trade_id=first, last_trade_id=last)
+    return msgspec.structs.replace(trade(source_id), first_trade_id=first, last_trade_id=last)
 
 
 def test_fills_that_do_not_follow_one_another_are_counted_and_written() -> None:
@@ -264,7 +248,7 @@ class TapeMachine(RuleBasedStateMachine):
         first_id, previous_id = self.tape.next_id, self.tape.previous_id
         assert first_id is not None
         for source_id in range(first_id, min(first_id + count, self.newest + 1)):
-            self.items.append(Placed(_trade(source_id), previous_id))
+            self.items.append(Placed(trade(source_id), previous_id))
             previous_id = source_id
         self._stand_at_the_end()
 
@@ -288,7 +272,7 @@ class TapeMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def stream(self, data: st.DataObject) -> None:
         source_id = data.draw(st.integers(max(self.start, self.newest - 8), self.newest))
-        self.items += self.tape.offer(_trade(source_id))
+        self.items += self.tape.offer(trade(source_id))
 
     @precondition(lambda self: self.tape.next_id is not None)
     @rule(rows=st.integers(0, 5), bad=st.sets(st.integers(0, 4)))
@@ -300,7 +284,7 @@ class TapeMachine(RuleBasedStateMachine):
             [
                 BadRow(source_id, "invalid_field", "bad", {})
                 if at in bad
-                else _trade(source_id, Origin.HEALED)
+                else trade(source_id, origin=Origin.HEALED)
                 for at, source_id in enumerate(ids)
             ],
         )
@@ -358,11 +342,11 @@ def test_a_trade_held_under_a_mangled_id_does_not_take_the_place_of_the_right_on
 
 def test_two_held_copies_that_tell_otherwise_are_both_let_go() -> None:
     tape = SymbolTape("BTCUSDT", next_id=5)
-    tape.offer(_trade(7))
-    tape.offer(msgspec.structs.replace(_trade(7), price=Decimal(2)))
+    tape.offer(trade(7))
+    tape.offer(msgspec.structs.replace(trade(7), price=Decimal(2)))
     assert (tape.held, tape.disputed) == (0, 1)
-    tape.offer(_trade(7))
-    tape.offer(_trade(7))
+    tape.offer(trade(7))
+    tape.offer(trade(7))
     assert (tape.held, tape.duplicates) == (1, 2)
     assert tape.balances
 

@@ -2,25 +2,9 @@ from decimal import Decimal
 
 import msgspec
 
-from k2.market import Origin, Side, Trade
+from k2.market import Origin, Side
 from k2.tape.comparison import SETTLED_AFTER_S, Comparison, Figures, Print
-
-
-def _trade(source_id: int, *, price: str = "1", symbol: str = "BTCUSDT") -> Trade:
-    return Trade(
-        symbol=symbol,
-        source_id=source_id,
-        price=Decimal(price),
-        quantity=Decimal(1),
-        first_trade_id=source_id,
-        last_trade_id=source_id,
-        trade_ts_us=1,
-        event_ts_us=None,
-        recv_ts_ns=1,
-        taker_side=Side.BUY,
-        best_match=None,
-        origin=Origin.STREAM,
-    )
+from unit.trades import trade
 
 
 def _counts(figures: Figures) -> tuple[int, int, int, int]:
@@ -29,10 +13,10 @@ def _counts(figures: Figures) -> tuple[int, int, int, int]:
 
 def test_equal_trades_match_whichever_side_comes_first() -> None:
     comparison = Comparison()
-    comparison.heard(_trade(5), 0.0)
-    comparison.written("BTCUSDT", 5, Print.of(_trade(5)), 0.1)
-    comparison.written("BTCUSDT", 6, Print.of(_trade(6)), 0.2)
-    comparison.heard(_trade(6), 0.3)
+    comparison.heard(trade(5), 0.0)
+    comparison.written("BTCUSDT", 5, Print.of(trade(5)), 0.1)
+    comparison.written("BTCUSDT", 6, Print.of(trade(6)), 0.2)
+    comparison.heard(trade(6), 0.3)
     assert _counts(comparison.figures["BTCUSDT"]) == (2, 0, 0, 0)
     assert comparison.figures["BTCUSDT"].share_equal == 1
 
@@ -47,8 +31,8 @@ def test_every_told_field_counts_and_is_named() -> None:
         ("trade_ts_us", 2),
     ):
         comparison = Comparison()
-        comparison.heard(_trade(5), 0.0)
-        other = msgspec.structs.replace(_trade(5), **{name: value})
+        comparison.heard(trade(5), 0.0)
+        other = msgspec.structs.replace(trade(5), **{name: value})
         comparison.written("BTCUSDT", 5, Print.of(other), 0.1)
         assert _counts(comparison.figures["BTCUSDT"]) == (0, 1, 0, 0)
         assert comparison.figures["BTCUSDT"].example == f"5 differs in {name}"
@@ -56,18 +40,18 @@ def test_every_told_field_counts_and_is_named() -> None:
 
 def test_how_a_trade_reached_us_does_not_count() -> None:
     comparison = Comparison()
-    healed = msgspec.structs.replace(_trade(5), origin=Origin.HEALED, recv_ts_ns=9, best_match=True)
-    comparison.heard(_trade(5), 0.0)
+    healed = msgspec.structs.replace(trade(5), origin=Origin.HEALED, recv_ts_ns=9, best_match=True)
+    comparison.heard(trade(5), 0.0)
     comparison.written("BTCUSDT", 5, Print.of(healed), 0.1)
     assert comparison.figures["BTCUSDT"].equal == 1
 
 
 def test_what_one_side_lacks_is_judged_after_a_while() -> None:
     comparison = Comparison()
-    comparison.heard(_trade(5), 0.0)
-    comparison.heard(_trade(6), 0.0)
-    comparison.written("BTCUSDT", 6, Print.of(_trade(6)), 0.1)
-    comparison.written("BTCUSDT", 7, Print.of(_trade(7)), 0.2)
+    comparison.heard(trade(5), 0.0)
+    comparison.heard(trade(6), 0.0)
+    comparison.written("BTCUSDT", 6, Print.of(trade(6)), 0.1)
+    comparison.written("BTCUSDT", 7, Print.of(trade(7)), 0.2)
     comparison.settle(SETTLED_AFTER_S - 0.1)
     assert _counts(comparison.figures["BTCUSDT"]) == (1, 0, 0, 0)
     comparison.settle(SETTLED_AFTER_S + 1)
@@ -78,35 +62,35 @@ def test_what_one_side_lacks_is_judged_after_a_while() -> None:
 def test_a_writer_that_is_away_for_long_is_not_blamed() -> None:
     comparison = Comparison(pending_max=3)
     for source_id in range(5, 11):
-        comparison.heard(_trade(source_id), 0.0)
+        comparison.heard(trade(source_id), 0.0)
     comparison.settle(1e6)
     assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 0)
     for source_id in range(5, 11):  # Kafka is back: it writes what it held, and fetches the rest
-        comparison.written("BTCUSDT", source_id, Print.of(_trade(source_id)), 1e6)
+        comparison.written("BTCUSDT", source_id, Print.of(trade(source_id)), 1e6)
     comparison.settle(2e6)
     assert _counts(comparison.figures["BTCUSDT"]) == (3, 0, 0, 0), "what was let go is not judged"
 
 
 def test_what_was_written_before_we_listened_is_not_judged() -> None:
     comparison = Comparison()
-    comparison.written("BTCUSDT", 4, Print.of(_trade(4)), 0.0)
-    comparison.heard(_trade(5), 0.0)
-    comparison.written("BTCUSDT", 4, Print.of(_trade(4)), 0.1)
+    comparison.written("BTCUSDT", 4, Print.of(trade(4)), 0.0)
+    comparison.heard(trade(5), 0.0)
+    comparison.written("BTCUSDT", 4, Print.of(trade(4)), 0.1)
     comparison.settle(1e6)
     assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 0)
 
 
 def test_waiting_is_bounded() -> None:
     comparison = Comparison(pending_max=3)
-    comparison.heard(_trade(0), 0.0)
+    comparison.heard(trade(0), 0.0)
     for source_id in range(1, 6):
-        comparison.written("BTCUSDT", source_id, Print.of(_trade(source_id)), 0.0)
+        comparison.written("BTCUSDT", source_id, Print.of(trade(source_id)), 0.0)
     assert comparison.figures["BTCUSDT"].not_heard == 2
 
 
 def test_becoming_the_writer_forgets_what_waits() -> None:
     comparison = Comparison()
-    comparison.heard(_trade(5), 0.0)
+    comparison.heard(trade(5), 0.0)
     comparison.forget()
     comparison.settle(1e6)
     assert _counts(comparison.figures["BTCUSDT"]) == (0, 0, 0, 0)
