@@ -2,11 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+
+from unit.simulator.children import Children
 
 
 class WaitUntil(Protocol):
@@ -34,3 +36,11 @@ def real_recording() -> Path:
             pytest.fail(absent)  # there it is part of the machine: a missing part fails
         pytest.skip(absent)
     return path
+
+
+@pytest.fixture
+def children() -> Iterator[Children]:
+    """Child processes that end with the test."""
+    found = Children()
+    yield found
+    found.end()

@@ -5,53 +5,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 from urllib.request import urlopen
 
 import pytest
 
 from k2.market import StreamKind
 from k2.simulator import Ledger
+from unit.simulator.children import Children, Start, check_refused, line_of
 
-COMMAND = [sys.executable, "-m", "k2.simulator.command"]
-Child = subprocess.Popen[str]
+MODULE = "k2.simulator.command"
 
 
 @pytest.fixture
-def children() -> Iterator[list[Child]]:
-    started: list[Child] = []
-    yield started
-    for child in started:
-        if child.poll() is None:
-            child.kill()
-        child.communicate()
-
-
-def _start(children: list[Child], *flags: str) -> Child:
-    child = subprocess.Popen(
-        [*COMMAND, "--port", "0", *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    children.append(child)
-    return child
-
-
-def _first_line(child: Child) -> str:
-    stdout: IO[str] | None = child.stdout
-    assert stdout is not None
-    return stdout.readline().strip()
+def start(children: Children) -> Start:
+    return lambda *flags: children.start(MODULE, "--port", "0", *flags)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_line_is_the_url_and_a_signal_ends_it_in_time(
-    children: list[Child], number: signal.Signals
+    start: Start, number: signal.Signals
 ) -> None:
-    child = _start(children)
-    url = _first_line(child)
+    child = start()
+    url = line_of(child)
     with urlopen(f"{url}/api/v3/ping") as response:
         assert response.read() == b"{}"
     asked = time.monotonic()
@@ -61,8 +37,8 @@ def test_the_first_line_is_the_url_and_a_signal_ends_it_in_time(
     assert child.communicate()[1] == ""
 
 
-def test_json_makes_the_first_line_readable_by_machines(children: list[Child]) -> None:
-    first = json.loads(_first_line(_start(children, "--json", "--symbols", "BTCUSDT,ETHBTC")))
+def test_json_makes_the_first_line_readable_by_machines(start: Start) -> None:
+    first = json.loads(line_of(start("--json", "--symbols", "BTCUSDT,ETHBTC")))
     assert first["rest_url"] == f"http://127.0.0.1:{first['port']}"
     assert first["ws_url"] == f"ws://127.0.0.1:{first['port']}"
     assert first["symbols"] == ["BTCUSDT", "ETHBTC"]
@@ -80,19 +56,19 @@ def test_json_makes_the_first_line_readable_by_machines(children: list[Child]) -
     ],
 )
 def test_a_wrong_flag_is_exit_2_and_one_line(
-    children: list[Child], flags: tuple[str, ...], said: str
+    start: Start, flags: tuple[str, ...], said: str
 ) -> None:
-    child = _start(children, *flags)
-    stdout, stderr = child.communicate(timeout=20)
-    assert child.returncode == 2
-    assert stdout == ""
-    assert len(stderr.strip().splitlines()) == 1
-    assert said in stderr
+    child = start(*flags)
+    check_refused(child, said=said)
 
 
 def test_help_shows_an_example_for_every_flag_that_takes_a_value() -> None:
     shown = subprocess.run(
-        [*COMMAND, "--help"], capture_output=True, text=True, check=True, env={"COLUMNS": "200"}
+        [sys.executable, "-m", MODULE, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "200"},
     ).stdout
     flags = [
         *("host", "port", "symbols", "seed", "rate", "tape", "speed"),
@@ -102,12 +78,12 @@ def test_help_shows_an_example_for_every_flag_that_takes_a_value() -> None:
         assert f"e.g. --{flag}" in shown.replace("\n", " "), flag
 
 
-def test_a_killed_exchange_goes_on_where_it_was(children: list[Child], tmp_path: Path) -> None:
+def test_a_killed_exchange_goes_on_where_it_was(start: Start, tmp_path: Path) -> None:
     flags = ("--data-dir", str(tmp_path), "--rate", "2000", "--symbols", "BTCUSDT")
     known_last_id = 0
     for _ in range(3):
-        child = _start(children, *flags)
-        url = _first_line(child)
+        child = start(*flags)
+        url = line_of(child)
         deadline = time.monotonic() + 10
         rows: list[dict[str, int]] = []
         while not rows or rows[-1]["a"] < known_last_id + 300:
@@ -128,10 +104,10 @@ def test_a_killed_exchange_goes_on_where_it_was(children: list[Child], tmp_path:
 
 
 def test_a_recording_says_what_it_plays_and_that_aggregates_are_derived(
-    children: list[Child], real_recording: Path
+    start: Start, real_recording: Path
 ) -> None:
-    child = _start(children, "--tape", str(real_recording), "--speed", "10")
-    _first_line(child)
+    child = start("--tape", str(real_recording), "--speed", "10")
+    line_of(child)
     stdout = child.stdout
     assert stdout is not None
     assert "BTCUSDT" in stdout.readline()

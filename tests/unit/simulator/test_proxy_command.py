@@ -3,25 +3,19 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "k2.simulator.proxy_command"]
-Child = subprocess.Popen[str]
+from unit.simulator.children import Child, Children, Start, check_refused, line_of
+
+MODULE = "k2.simulator.proxy_command"
 
 
 @pytest.fixture
-def children() -> Iterator[list[Child]]:
-    started: list[Child] = []
-    yield started
-    for child in started:
-        if child.poll() is None:
-            child.kill()
-        child.communicate()
+def start(children: Children) -> Start:
+    return lambda *flags: children.start(MODULE, *flags)
 
 
 @pytest.fixture
@@ -31,41 +25,21 @@ def target() -> Iterator[socket.socket]:
         yield listening
 
 
-def _start(children: list[Child], *flags: str) -> Child:
-    child = subprocess.Popen(
-        [*COMMAND, *flags],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    children.append(child)
-    return child
-
-
-def _line(child: Child) -> str:
-    stdout: IO[str] | None = child.stdout
-    assert stdout is not None
-    return stdout.readline()
-
-
 def _ask(child: Child, order: object) -> Any:
     stdin: IO[str] | None = child.stdin
     assert stdin is not None
     stdin.write((order if isinstance(order, str) else json.dumps(order)) + "\n")
     stdin.flush()
-    return json.loads(_line(child))
+    return json.loads(line_of(child))
 
 
-def _proxied(children: list[Child], target: socket.socket) -> tuple[Child, int]:
-    child = _start(children, "--target", f"127.0.0.1:{target.getsockname()[1]}", "--json")
-    return child, json.loads(_line(child))["port"]
+def _proxied(start: Start, target: socket.socket) -> tuple[Child, int]:
+    child = start("--target", f"127.0.0.1:{target.getsockname()[1]}", "--json")
+    return child, json.loads(line_of(child))["port"]
 
 
-def test_it_is_steered_by_lines_and_answers_each(
-    children: list[Child], target: socket.socket
-) -> None:
-    child, port = _proxied(children, target)
+def test_it_is_steered_by_lines_and_answers_each(start: Start, target: socket.socket) -> None:
+    child, port = _proxied(start, target)
     near = socket.create_connection(("127.0.0.1", port))
     near.settimeout(10)
     far, _ = target.accept()
@@ -113,9 +87,9 @@ def test_it_is_steered_by_lines_and_answers_each(
     ],
 )
 def test_a_wrong_order_is_answered_and_changes_nothing(
-    children: list[Child], target: socket.socket, order: object
+    start: Start, target: socket.socket, order: object
 ) -> None:
-    child, _ = _proxied(children, target)
+    child, _ = _proxied(start, target)
     before = _ask(child, {"do": "status"})
     wrong = _ask(child, order)
     assert wrong["ok"] is False
@@ -125,9 +99,9 @@ def test_a_wrong_order_is_answered_and_changes_nothing(
 
 @pytest.mark.parametrize("how", ["end of input", "SIGTERM", "SIGINT"])
 def test_it_ends_with_its_input_or_at_a_signal(
-    children: list[Child], target: socket.socket, how: str
+    start: Start, target: socket.socket, how: str
 ) -> None:
-    child, port = _proxied(children, target)
+    child, port = _proxied(start, target)
     near = socket.create_connection(("127.0.0.1", port))
     if how == "end of input":
         assert child.stdin is not None
@@ -149,12 +123,8 @@ def test_it_ends_with_its_input_or_at_a_signal(
         (("--target", "127.0.0.1:1", "--host", "192.0.2.1"), "cannot listen"),
     ],
 )
-def test_a_wrong_flag_is_exit_2_and_one_line(
-    children: list[Child], flags: tuple[str, ...], said: str
+def test_a_wrong_flag_is_exit_2_and_oneline_of(
+    start: Start, flags: tuple[str, ...], said: str
 ) -> None:
-    child = _start(children, *flags)
-    stdout, stderr = child.communicate(timeout=20)
-    assert child.returncode == 2
-    assert stdout == ""
-    assert len(stderr.strip().splitlines()) == 1
-    assert said in stderr
+    child = start(*flags)
+    check_refused(child, said=said)
