@@ -179,6 +179,11 @@ class Bench:
         body = {"fault": fault, **which, **fields}
         ask_json(f"{self.room.exchange_url}/control/stream-faults", body)
 
+    def stream_fault_for(self, duration_s: float, fault: str, **fields: Any) -> None:
+        """Order a stream fault that lasts, and let it pass."""
+        self.stream_fault(fault, duration_s=duration_s, **fields)
+        self.go_on(duration_s)
+
     def rest_fault(self, **fields: object) -> None:
         """Have the next REST calls fail or be slow."""
         ask_json(f"{self.room.exchange_url}/control/faults", fields)

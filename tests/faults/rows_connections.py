@@ -36,8 +36,7 @@ def close_1008(bench: Bench) -> None:
 )
 def half_open(bench: Bench) -> None:
     with bench.fault():
-        bench.stream_fault("half_open", duration_s=40)
-        bench.go_on(40)
+        bench.stream_fault_for(40, "half_open")
 
 
 @row(
@@ -49,15 +48,13 @@ def half_open(bench: Bench) -> None:
 )
 def one_leg_half_open(bench: Bench) -> None:
     with bench.fault():
-        bench.stream_fault("half_open", leg="a", duration_s=40)
-        bench.go_on(40)
+        bench.stream_fault_for(40, "half_open", leg="a")
 
 
 @row(GROUP, "Both legs hold all trades back for 15 s, then send them late; pings go on.")
 def stall_with_pings(bench: Bench) -> None:
     with bench.fault():
-        bench.stream_fault("stall", duration_s=15)
-        bench.go_on(15)
+        bench.stream_fault_for(15, "stall")
 
 
 @row(

@@ -56,8 +56,7 @@ def absurd_id(bench: Bench) -> None:
 )
 def acknowledged_and_silent(bench: Bench) -> None:
     with bench.fault():
-        bench.stream_fault("silent", duration_s=20)
-        bench.go_on(20)
+        bench.stream_fault_for(20, "silent")
 
 
 @row(
@@ -66,8 +65,7 @@ def acknowledged_and_silent(bench: Bench) -> None:
 )
 def one_symbol_silent(bench: Bench) -> None:
     with bench.fault():
-        bench.stream_fault("silent", symbol=SYMBOL, duration_s=20)
-        bench.go_on(20)
+        bench.stream_fault_for(20, "silent", symbol=SYMBOL)
 
 
 @row(
