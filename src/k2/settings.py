@@ -5,6 +5,7 @@ documentation. Durations are seconds, sizes are bytes.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,8 +22,21 @@ from pydantic_settings import (
 )
 
 from k2.errors import K2Error
+from k2.kafka.connection import KafkaConnection
+from k2.kafka.registry import Registry
 from k2.market import StreamKind
 from k2.market.wanted import ALL, could_be_listed
+from k2.settings_security import (
+    MASK,
+    SECRETS,
+    SecuritySettings,
+    contradictions,
+    kafka_connection,
+    read_secrets,
+    registry_of,
+    shown,
+    variable,
+)
 
 SESSION_FILE = "k2.env"
 """In the state directory: what ``k2 up`` ran last there, as the file layer of reading commands."""
@@ -33,7 +47,7 @@ DATA_STREAM_URL = "wss://data-stream.binance.vision/ws"
 OUR_PREFIXES = ("BINANCE_", "K2_")
 
 # Read elsewhere: the jar cache of the local stack, and a deployment's own bookkeeping.
-_KNOWN_ELSEWHERE = frozenset({"K2_CACHE_DIR", "K2_MAVEN_MIRROR", "K2_IMAGE_TAG"})
+_KNOWN_ELSEWHERE = frozenset({"K2_CACHE_DIR", "K2_MAVEN_MIRROR", "K2_IMAGE_TAG", "K2_REVISION"})
 
 
 class SettingsError(K2Error):
@@ -68,6 +82,9 @@ def _url(*schemes: str) -> AfterValidator:
             raise ValueError(expected) from exc
         if parts.scheme not in schemes or not parts.hostname:
             raise ValueError(expected)
+        if "@" in parts.netloc:
+            # An address is shown in logs and on pages.
+            raise ValueError(f"{expected}, without a user in it")
         return value.rstrip("/")
 
     return AfterValidator(check)
@@ -107,10 +124,12 @@ PortNumber = Annotated[int, Field(ge=0, lt=65536)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
+class Settings(SecuritySettings):
     """One frozen tree. Build it with ``load_settings``."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     ws_url: Annotated[str, _url("wss", "ws")] = Field(
         default="wss://stream.binance.com:9443/ws",
@@ -263,6 +282,22 @@ class Settings(BaseSettings):
         validation_alias="K2_DLQ_DIR",
         description="Where bad input is kept, one file a day.",
     )
+    dead_letter_file_bytes: Annotated[int, Field(ge=1 << 20, le=4 << 30)] = Field(
+        default=64 << 20,
+        validation_alias="K2_DLQ_FILE_BYTES",
+        description="Size at which a day's dead letters go on in a file with the next number.",
+    )
+    dead_letter_dir_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = Field(
+        default=1 << 30,
+        validation_alias="K2_DLQ_DIR_BYTES",
+        description="Most bytes of dead letters kept; the oldest files go first.",
+    )
+    dead_letter_fsync: Literal["each", "interval", "never"] = Field(
+        default="interval",
+        validation_alias="K2_DLQ_FSYNC",
+        description="When dead letters are forced onto the disk: each before it counts as written, "
+        "interval once a second, never by k2.",
+    )
     metrics_port: PortNumber = Field(
         default=9091,
         validation_alias="K2_METRICS_PORT",
@@ -277,6 +312,17 @@ class Settings(BaseSettings):
         default=9095,
         validation_alias="K2_ARCHIVE_METRICS_PORT",
         description="k2 archive serves /metrics here on loopback; 0 turns it off.",
+    )
+    archive_health_port: PortNumber = Field(
+        default=8003,
+        validation_alias="K2_ARCHIVE_HEALTH_PORT",
+        description="k2 archive serves /health here on loopback, and k2 stream looks there for the "
+        "lake's state; 0 turns both off.",
+    )
+    color: Annotated[str, Field(pattern=r"^[a-z]{0,20}$")] = Field(
+        default="",
+        validation_alias="K2_COLOR",
+        description="blue or green: which of two deployments this is; only shown (k2_build_info).",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias="K2_LOG_LEVEL", description="Least level logged."
@@ -300,6 +346,16 @@ class Settings(BaseSettings):
         """Keep command line, environment and file, in this order."""
         del settings_cls, file_secret_settings
         return init_settings, env_settings, dotenv_settings
+
+    @property
+    def kafka(self) -> KafkaConnection:
+        """Where Kafka is and how k2 is let in."""
+        return kafka_connection(self, bootstrap=self.kafka_bootstrap)
+
+    @property
+    def registry(self) -> Registry:
+        """The schema registry, with its login."""
+        return registry_of(self, url=self.schema_registry_url)
 
     @property
     def lake_path(self) -> Path:
@@ -355,17 +411,7 @@ def load_settings(
     Raises:
         SettingsError: Naming each variable, the value and what was expected.
     """
-    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
-    in_file = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True).env_vars
-    unknown = [
-        name
-        for name in sorted({*os.environ, *in_file})
-        if name.startswith(OUR_PREFIXES) and name not in known | _KNOWN_ELSEWHERE
-    ]
-    if unknown:
-        raise SettingsError(
-            f"unknown variable {', '.join(unknown)}: k2 knows " + ", ".join(sorted(known))
-        )
+    _refuse_unknown(env_file)
     given = {
         str(Settings.model_fields[name].validation_alias): value
         for name, value in (overrides or {}).items()
@@ -373,8 +419,14 @@ def load_settings(
     }
     try:
         settings = Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
+        settings = settings.model_copy(update=read_secrets(settings))
     except ValidationError as exc:
-        raise SettingsError("; ".join(_problem(error) for error in exc.errors())) from exc
+        # Without its cause, here and below: the frames of that hold the secrets.
+        raise SettingsError("; ".join(_problem(error) for error in exc.errors())) from None
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
+    if wrong := contradictions(settings):
+        raise SettingsError("; ".join(wrong))
     if settings.reconnect_delay_min_s > settings.reconnect_delay_max_s:
         raise SettingsError(
             f"BINANCE_RECONNECT_DELAY_MIN={settings.reconnect_delay_min_s:g}: expected at most "
@@ -388,11 +440,27 @@ def load_settings(
     return settings
 
 
+def _refuse_unknown(env_file: Path | None) -> None:
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    in_file = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True).env_vars
+    unknown = [
+        name
+        for name in sorted({*os.environ, *in_file})
+        if name.startswith(OUR_PREFIXES) and name not in known | _KNOWN_ELSEWHERE
+    ]
+    del in_file  # it may hold secrets, which a traceback of this frame would show
+    if unknown:
+        raise SettingsError(
+            f"unknown variable {', '.join(unknown)}: k2 knows " + ", ".join(sorted(known))
+        )
+
+
 def setting_rows(settings: Settings) -> list[SettingRow]:
-    """Return every setting with its variable, value and meaning."""
+    """Return every setting with its variable, value and meaning; secrets are masked."""
     rows = []
-    for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
+    fields = Settings.model_fields.items()
+    for name, field in sorted(fields, key=lambda item: item[0] in SecuritySettings.model_fields):
+        value = shown(name, getattr(settings, name))
         if isinstance(value, StreamKind):
             value = value.value
         text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
@@ -401,6 +469,9 @@ def setting_rows(settings: Settings) -> list[SettingRow]:
 
 
 def _problem(error: Any) -> str:
-    variable = str(error["loc"][0]) if error["loc"] else "settings"
+    name = str(error["loc"][0]) if error["loc"] else "settings"
     expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{variable}={error['input']!r}: expected {expected}"
+    if name in {variable(secret) for secret in SECRETS}:
+        return f"{name}={MASK}: expected {expected}"
+    given = re.sub(r"//[^/\s]*@", f"//{MASK}@", repr(error["input"]))
+    return f"{name}={given}: expected {expected}"

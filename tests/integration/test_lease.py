@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from integration.harness import wait_for
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.lease import Lease, LeaseChange, group_id, other_members
 from k2.kafka.position import POSITION_KEY, ShardPosition, SymbolPosition, encode_position
 from k2.kafka.positions import read_shard
@@ -26,10 +27,11 @@ pytestmark = pytest.mark.integration
 SESSION_S = 3.0
 HOLDER = """
 import sys
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.lease import Lease
 from k2.kafka.topics import TopicNames
 
-lease = Lease(sys.argv[1], names=TopicNames.of(sys.argv[2]), client_id="holder")
+lease = Lease(KafkaConnection(sys.argv[1]), names=TopicNames.of(sys.argv[2]), client_id="holder")
 while True:
     if lease.poll(1.0).gained:
         print("gained", flush=True)
@@ -41,7 +43,7 @@ class Member:
 
     def __init__(self, bootstrap: str, names: TopicNames, client_id: str) -> None:
         self.changes: list[tuple[float, LeaseChange]] = []
-        self.lease = Lease(bootstrap, names=names, client_id=client_id)
+        self.lease = Lease(KafkaConnection(bootstrap), names=names, client_id=client_id)
         self._pause = Event()
         self._end = Event()
         self._thread = Thread(target=self._run)
@@ -194,7 +196,7 @@ def test_a_holder_that_hangs_loses_the_shard_and_hears_of_it(
 def test_a_broker_with_a_higher_minimum_gets_the_session_it_takes(
     bootstrap: str, names: TopicNames
 ) -> None:
-    lease = Lease(bootstrap, names=names, client_id="a", session_timeout_s=0.5)
+    lease = Lease(KafkaConnection(bootstrap), names=names, client_id="a", session_timeout_s=0.5)
     try:
         assert wait_for(lambda: lease.poll(1.0).gained, what="the lease") == {0}
         assert lease.session_timeout_s == 6.0
@@ -213,20 +215,23 @@ def positions_record(names: TopicNames, next_id: int) -> list[Record]:
 @pytest.fixture
 def writers(bootstrap: str, names: TopicNames) -> Callable[[], ShardProducer]:
     return lambda: ShardProducer(
-        bootstrap=bootstrap, trades_topic=names.trades, shard=0, keep_trying=lambda: True
+        kafka=KafkaConnection(bootstrap),
+        trades_topic=names.trades,
+        shard=0,
+        keep_trying=lambda: True,
     )
 
 
 @pytest.fixture
 def follower(bootstrap: str, names: TopicNames) -> Iterator[ShardFollower]:
-    follower = ShardFollower(bootstrap, positions_topic=names.positions, shard=0)
+    follower = ShardFollower(KafkaConnection(bootstrap), positions_topic=names.positions, shard=0)
     yield follower
     follower.close()
 
 
 @pytest.fixture
 def ends(bootstrap: str) -> Iterator[EndAsker]:
-    ends = EndAsker(bootstrap)
+    ends = EndAsker(KafkaConnection(bootstrap))
     yield ends
     ends.close()
 
@@ -297,5 +302,5 @@ def test_a_transaction_its_writer_died_in_is_decided_before_the_successor_reads(
     second.commit(positions_record(names, 6))
     follow_to(follower, ends.high_watermark(names.positions, 0))
     assert follower.record.position == position(6)
-    found = read_shard(bootstrap, positions_topic=names.positions, shard=0)
+    found = read_shard(KafkaConnection(bootstrap), positions_topic=names.positions, shard=0)
     assert found == follower.record

@@ -38,6 +38,9 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("K2_LOG_FILE", "logs/x.log", "log_file", Path("logs/x.log")),
     ("K2_METRICS_PORT", "9092", "metrics_port", 9092),
     ("K2_DLQ_DIR", "letters", "dead_letter_dir", Path("letters")),
+    ("K2_DLQ_FILE_BYTES", "1048576", "dead_letter_file_bytes", 1 << 20),
+    ("K2_DLQ_DIR_BYTES", "2097152", "dead_letter_dir_bytes", 2 << 20),
+    ("K2_DLQ_FSYNC", "each", "dead_letter_fsync", "each"),
     ("K2_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
     ("K2_SHARDS", "4", "shards", 4),
     ("K2_LAKE_DIR", "lake", "lake_path", Path("lake")),
@@ -49,6 +52,7 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("K2_SYMBOLS_FILE", "symbols.txt", "symbols_file", Path("symbols.txt")),
     ("K2_LISTING_INTERVAL", "600", "listing_every_s", 600.0),
     ("K2_HEALTH_PORT", "0", "health_port", 0),
+    ("K2_ARCHIVE_HEALTH_PORT", "0", "archive_health_port", 0),
 ]
 
 

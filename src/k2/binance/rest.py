@@ -1,6 +1,7 @@
 """The shell round aiohttp for the venue's REST side: the past by id, and what is listed."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -32,12 +33,21 @@ class UnknownSymbolError(RetryError):
 class RestClient:
     """GETs only, so repeating one is always safe. Times are asked for in microseconds."""
 
-    def __init__(self, base_urls: Sequence[str], *, kind: StreamKind, share: float = 0.5) -> None:
+    def __init__(
+        self,
+        base_urls: Sequence[str],
+        *,
+        kind: StreamKind,
+        share: float = 0.5,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Name the addresses, tried in order; open it with ``async with``.
 
-        ``share`` is the part of the address's weight per minute this client may spend.
+        ``share`` is the part of the address's weight per minute this client may spend. Without
+        ``tls`` the system's authorities count.
         """
         self._base_urls = list(base_urls)
+        self._tls = tls or True
         self._kind = kind
         self._path = "aggTrades" if kind is StreamKind.AGG_TRADE else "historicalTrades"
         self._budget = WeightBudget(limit=int(share * WEIGHT_PER_MINUTE))
@@ -141,7 +151,7 @@ class RestClient:
         for base_url in self._base_urls:
             url = f"{base_url}/api/v3/{path}"
             try:
-                async with self._session.get(url, params=params) as response:
+                async with self._session.get(url, params=params, ssl=self._tls) as response:
                     body = await response.read()
                     self._learn(response)
                     if response.status == HTTPStatus.OK:

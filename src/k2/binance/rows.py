@@ -127,7 +127,8 @@ def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trad
         try:
             row = msgspec.convert(original, row_type)
         except msgspec.ValidationError as exc:
-            return BadRow(source_id, "unexpected_type", f"Invalid field: {exc}", original)
+            said = {**original, "s": symbol}
+            return BadRow(source_id, "unexpected_type", f"Invalid field: {exc}", said)
     if isinstance(row, _AggRow):
         fields = (row.a, row.p, row.q, row.f, row.l, row.T, row.m, row.M)
     else:

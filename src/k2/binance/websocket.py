@@ -6,6 +6,7 @@ by itself, but then it tells nobody that one came.
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from typing import Protocol
@@ -70,6 +71,15 @@ class Socket(Protocol):
         """Wait for the end; raise what our own code raised on a frame: that is a bug."""
 
 
+class ConnectError(RetryError):
+    """A socket could not be opened; ``kind`` says how far it came (contract R002)."""
+
+    def __init__(self, problem: str, *, url: str, kind: str) -> None:
+        """Say which address, without its query."""
+        super().__init__(f"{url.split('?', maxsplit=1)[0]}: {problem}")
+        self.kind = kind
+
+
 def feed_url(ws_url: str) -> str:
     """Return the address with times asked for in microseconds (``timeUnit``, section 1.2)."""
     parts = urlsplit(ws_url)
@@ -79,13 +89,13 @@ def feed_url(ws_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, text, ""))
 
 
-async def connect(url: str, events: SocketEvents) -> Socket:
-    """Open a WebSocket; its events go to ``events``.
+async def connect(url: str, events: SocketEvents, *, tls: ssl.SSLContext | None = None) -> Socket:
+    """Open a WebSocket; its events go to ``events``. ``tls`` says whom to believe.
 
     Raises:
         RetryError: If it cannot be opened; nothing was, then.
     """
-    context = ssl.create_default_context() if url.startswith("wss:") else None
+    context = (tls or ssl.create_default_context()) if url.startswith("wss:") else None
     listener = _Listener(events)
     try:
         # The library bounds the upgrade, not the connecting before it.
@@ -99,10 +109,20 @@ async def connect(url: str, events: SocketEvents) -> Socket:
                 enable_auto_pong=False,
             )
     except (WSError, OSError, TimeoutError) as exc:
-        raise RetryError(f"{url.split('?', maxsplit=1)[0]}: {_first_line(exc)}") from exc
+        raise ConnectError(_first_line(exc), url=url, kind=_kind(exc)) from exc
     if not listener.connected:  # picows 2.3 returns such a transport, and never says that it ended
-        raise RetryError(f"{url.split('?', maxsplit=1)[0]}: closed during the handshake")
+        raise ConnectError("closed during the handshake", url=url, kind="handshake")
     return _PicowsSocket(transport)
+
+
+def _kind(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError):
+        return "timeout"
+    if isinstance(exc, ssl.SSLError):
+        return "tls"
+    if isinstance(exc, socket.gaierror):
+        return "dns"
+    return "refused" if isinstance(exc, OSError) else "handshake"
 
 
 class _PicowsSocket:

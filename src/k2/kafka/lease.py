@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from k2.errors import RetryError
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.topics import ADMIN_TIMEOUT_S, TopicNames
 
 SESSION_TIMEOUT_S = 2.5
@@ -65,7 +66,7 @@ class Lease:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         *,
         names: TopicNames,
         client_id: str,
@@ -80,7 +81,7 @@ class Lease:
         """Ours, as of the last change ``poll`` returned."""
         self.session_timeout_s = session_timeout_s
         """What a crash costs before another member gets the shard."""
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._names = names
         self._client_id = client_id
         self._poll_interval_max_s = poll_interval_max_s
@@ -131,23 +132,24 @@ class Lease:
             # Kafka refuses a poll interval below the session.
             poll_interval_max_s = max(self._poll_interval_max_s, self.session_timeout_s)
             self._consumer = self._make(
-                {
-                    "bootstrap.servers": self._bootstrap,
-                    "client.id": self._client_id,
-                    "group.id": group_id(self._names.trades),
-                    "group.protocol": "classic",
-                    # A newcomer leaves the shards where they are, unless that would be unfair.
-                    "partition.assignment.strategy": "cooperative-sticky",
-                    "session.timeout.ms": round(self.session_timeout_s * 1000),
-                    "heartbeat.interval.ms": round(HEARTBEAT_S * 1000),
-                    "max.poll.interval.ms": round(poll_interval_max_s * 1000),
-                    # There is nothing to commit: its timer is the one that wakes the library.
-                    "enable.auto.commit": True,
-                    "auto.commit.interval.ms": round(WAKE_S * 1000),
-                    "auto.offset.reset": "latest",
-                    "reconnect.backoff.max.ms": 1_000,
-                    "log_level": 2,  # what goes wrong is said here, in our own words
-                }
+                self._kafka.client(
+                    {
+                        "client.id": self._client_id,
+                        "group.id": group_id(self._names.trades),
+                        "group.protocol": "classic",
+                        # A newcomer leaves the shards where they are, unless that would be unfair.
+                        "partition.assignment.strategy": "cooperative-sticky",
+                        "session.timeout.ms": round(self.session_timeout_s * 1000),
+                        "heartbeat.interval.ms": round(HEARTBEAT_S * 1000),
+                        "max.poll.interval.ms": round(poll_interval_max_s * 1000),
+                        # There is nothing to commit: its timer is the one that wakes the library.
+                        "enable.auto.commit": True,
+                        "auto.commit.interval.ms": round(WAKE_S * 1000),
+                        "auto.offset.reset": "latest",
+                        "reconnect.backoff.max.ms": 1_000,
+                        "log_level": 2,  # what goes wrong is said here, in our own words
+                    }
+                )
             )
             self._consumer.subscribe(
                 [self._names.lease],

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from k2.errors import RetryError
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.connection import KafkaConnection
 
 QUIET_MAX_S = 30.0
 ASK_TIMEOUT_S = 10.0
@@ -21,7 +22,7 @@ class PartitionReader:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         topic: str,
         shard: int,
         *,
@@ -29,8 +30,8 @@ class PartitionReader:
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Name the partition; ``monotonic_s`` is the clock of the silence."""
+        self._kafka = kafka
         self._settings = {
-            "bootstrap.servers": bootstrap,
             "group.id": "k2-partition-reader",  # assign() only: the group is never joined
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -59,7 +60,7 @@ class PartitionReader:
         Raises:
             RetryError: If the partition cannot be read to its end.
         """
-        consumer = self._make(self._settings)
+        consumer = self._make(self._kafka.client(self._settings))
         try:
             first, end = self.ends(isolation=isolation)
             if end == 0:
@@ -97,7 +98,7 @@ class PartitionReader:
         Raises:
             RetryError: If Kafka does not say.
         """
-        consumer = self._make({**self._settings, "isolation.level": isolation})
+        consumer = self._make(self._kafka.client({**self._settings, "isolation.level": isolation}))
         try:
             first, end = consumer.get_watermark_offsets(
                 TopicPartition(self._topic, self._shard), timeout=ASK_TIMEOUT_S
@@ -109,11 +110,11 @@ class PartitionReader:
         return first, end
 
 
-def first_offset(bootstrap: str, topic: str, shard: int) -> int:
+def first_offset(kafka: KafkaConnection, topic: str, shard: int) -> int:
     """Return the first offset a partition still has; above 0 once retention removed records."""
-    return PartitionReader(bootstrap, topic, shard).ends()[0]
+    return PartitionReader(kafka, topic, shard).ends()[0]
 
 
-def end_offset(bootstrap: str, topic: str, shard: int) -> int:
+def end_offset(kafka: KafkaConnection, topic: str, shard: int) -> int:
     """Return the offset behind the last record of a partition."""
-    return PartitionReader(bootstrap, topic, shard).ends()[1]
+    return PartitionReader(kafka, topic, shard).ends()[1]

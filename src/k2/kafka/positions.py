@@ -8,6 +8,7 @@ import structlog
 
 from k2.errors import RejectError, StopError
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import decode_record, split_wire
 from k2.kafka.partition_reader import PartitionReader
 from k2.kafka.position import (
@@ -24,7 +25,7 @@ _log = structlog.get_logger()
 
 
 def read_shard(
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     positions_topic: str,
     shard: int,
@@ -45,7 +46,7 @@ def read_shard(
     """
     intake = PositionIntake()
     reader = PartitionReader(
-        bootstrap, positions_topic, shard, clients=clients, monotonic_s=monotonic_s
+        kafka, positions_topic, shard, clients=clients, monotonic_s=monotonic_s
     )
     for message in reader.read(isolation=isolation):
         intake.take(message)
@@ -91,7 +92,7 @@ class PositionIntake:
 
 
 def read_tail(
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     trades_topic: str,
     shard: int,
@@ -104,7 +105,7 @@ def read_tail(
     """Read the end of a trades partition.
 
     Args:
-        bootstrap: Kafka's address.
+        kafka: Where Kafka is.
         trades_topic: The topic.
         shard: Its partition.
         writer_schema: Parsed schema of the trades.
@@ -118,9 +119,7 @@ def read_tail(
         Records that are not ours (a console producer's test message) are passed over.
     """
     last_ids: dict[str, int] = {}
-    reader = PartitionReader(
-        bootstrap, trades_topic, shard, clients=clients, monotonic_s=monotonic_s
-    )
+    reader = PartitionReader(kafka, trades_topic, shard, clients=clients, monotonic_s=monotonic_s)
     _, end = reader.ends()
     for message in reader.read(records_max=records):
         if message.offset() < from_offset:

@@ -6,14 +6,18 @@ question that is asked once (measured 2026-11-21).
 Source: Confluent Schema Registry API reference, "Subjects", "Schemas", "Compatibility" (v1).
 """
 
+import base64
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import SecretStr
 
 from k2.errors import RetryError, StopError
 
@@ -33,9 +37,46 @@ class Registered(msgspec.Struct, frozen=True):
 class Registry:
     """Blocking calls; run them off the event loop."""
 
-    def __init__(self, url: str) -> None:
-        """Name the registry; nothing is contacted yet."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        username: str = "",
+        password: SecretStr | None = None,
+        ca: Path | None = None,
+    ) -> None:
+        """Name the registry; nothing is contacted yet.
+
+        Args:
+            url: Its address.
+            username: For HTTP basic authentication; empty where it asks for none.
+            password: Of that user.
+            ca: PEM certificates to believe instead of the system's.
+        """
         self.url = url.rstrip("/")
+        self._username = username
+        self._password = password or SecretStr("")
+        self._ca = ca
+
+    def login(self) -> dict[str, str]:
+        """Return the header that lets in, if one is needed. It is a secret: do not keep it."""
+        if not self._username:
+            return {}
+        pair = f"{self._username}:{self._password.get_secret_value()}".encode()
+        return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return whom to believe, or None where nothing is encrypted.
+
+        Raises:
+            RetryError: If the file of certificates cannot be read.
+        """
+        if not self.url.startswith("https:"):
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._ca)
+        except OSError as exc:
+            raise RetryError(f"no certificates in SCHEMA_REGISTRY_CA_LOCATION: {exc}") from exc
 
     def register(self, subject: str, schema_text: str) -> int:
         """Register a schema (again is fine) and return its id.
@@ -89,8 +130,12 @@ class Registry:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": _CONTENT_TYPE, "Accept": f"{_CONTENT_TYPE}, application/json"},
         )
+        for name, value in self.login().items():
+            request.add_unredirected_header(name, value)  # it is for this address only
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
+            with urllib.request.urlopen(  # noqa: S310 - as above
+                request, timeout=TIMEOUT_S, context=self.tls()
+            ) as reply:
                 found = json.load(reply)
         except urllib.error.HTTPError as exc:
             if exc.code == HTTPStatus.NOT_FOUND:
@@ -100,6 +145,11 @@ class Registry:
                 raise StopError(
                     f"the registry refuses the schema as incompatible: {said}; "
                     "compare with `k2 schema show`"
+                ) from exc
+            if exc.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise RetryError(
+                    f"schema registry at {self.url} refuses the login ({exc.code}: {said}), see "
+                    "SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD"
                 ) from exc
             raise RetryError(f"schema registry at {self.url} answered {exc.code}: {said}") from exc
         except (OSError, ValueError) as exc:

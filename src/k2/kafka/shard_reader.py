@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from k2.errors import RetryError
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.position import ShardRecord
 from k2.kafka.positions import PositionIntake
 
@@ -37,7 +38,7 @@ class ShardFollower:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         *,
         positions_topic: str,
         shard: int,
@@ -48,8 +49,10 @@ class ShardFollower:
         """Name the partition; nothing is contacted before ``follow``."""
         self.next_offset = 0
         """Everything below it has been read, transaction markers included."""
+        self.last_written_ms: int | None = None
+        """When the last record was written, by its writer's clock: unix time in ms."""
+        self._kafka = kafka
         self._settings = _LIBRARY_SETTINGS | {
-            "bootstrap.servers": bootstrap,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
             # Offsets that are gone mean another log: it is read anew, not from some place in it.
@@ -107,7 +110,7 @@ class ShardFollower:
             self._intake = PositionIntake()
             self.next_offset = 0
             self._at_end = False
-            self._consumer = self._make(self._settings)
+            self._consumer = self._make(self._kafka.client(self._settings))
             self._consumer.assign([self._partition])
         return self._consumer
 
@@ -116,6 +119,7 @@ class ShardFollower:
         problem = message.error()
         if problem is None:
             self._intake.take(message)
+            self.last_written_ms = message.timestamp()[1]
             self.next_offset = message.offset() + 1
             self._at_end = False
         elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's name
@@ -130,9 +134,9 @@ class ShardFollower:
 class EndAsker:
     """Asks where partitions end. For one thread."""
 
-    def __init__(self, bootstrap: str, *, clients: Clients = LIBRARY) -> None:
+    def __init__(self, kafka: KafkaConnection, *, clients: Clients = LIBRARY) -> None:
         """Name Kafka; each kind of end has a client of its own, made when first asked for."""
-        self._settings = _LIBRARY_SETTINGS | {"bootstrap.servers": bootstrap}
+        self._kafka = kafka
         self._make = clients.consumer
         self._consumers: dict[str, Any] = {}
 
@@ -161,7 +165,8 @@ class EndAsker:
     def _end(self, topic: str, partition: int, *, isolation: str) -> int:
         # librdkafka takes the isolation of this question from the client's settings.
         if isolation not in self._consumers:
-            self._consumers[isolation] = self._make(self._settings | {"isolation.level": isolation})
+            settings = _LIBRARY_SETTINGS | {"isolation.level": isolation}
+            self._consumers[isolation] = self._make(self._kafka.client(settings))
         try:
             _, end = self._consumers[isolation].get_watermark_offsets(
                 TopicPartition(topic, partition), timeout=ASK_TIMEOUT_S

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from k2.errors import RejectError, RetryError
+from k2.kafka.admin import KafkaAdmin
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import decode_record, parse_schema, split_wire
 from k2.kafka.registry import Registry
 from k2.kafka.topics import TopicNames, describe_topics
@@ -17,7 +18,12 @@ TIMEOUT_S = 10.0
 
 
 def tail_records(
-    *, bootstrap: str, registry_url: str, topic_prefix: str, count: int, follow: bool
+    kafka: KafkaConnection,
+    registry: Registry,
+    *,
+    topic_prefix: str,
+    count: int,
+    follow: bool,
 ) -> Iterator[dict[str, Any]]:
     """Yield the newest committed records, oldest first, then what arrives if ``follow``.
 
@@ -27,27 +33,26 @@ def tail_records(
         RetryError: If Kafka or the registry cannot be reached, or the topic does not exist.
     """
     topic = TopicNames.of(topic_prefix).trades
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     try:
-        facts = describe_topics(admin, [topic])
+        facts = describe_topics(KafkaAdmin(kafka), [topic])
     except RetryError as exc:
-        raise RetryError(f"{bootstrap}: {exc}") from exc
+        raise RetryError(f"{kafka.bootstrap}: {exc}") from exc
     if topic not in facts:
         raise RetryError(
-            f"topic {topic} does not exist at {bootstrap}: nothing was recorded there, or "
+            f"topic {topic} does not exist at {kafka.bootstrap}: nothing was recorded there, or "
             "KAFKA_TOPIC_PREFIX differs"
         )
-    registry = Registry(registry_url)
     schemas: dict[int, Any] = {}
     consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "k2-tail",  # assign() only: the group is never joined
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "log_level": 2,
-        }
+        kafka.client(
+            {
+                "group.id": "k2-tail",  # assign() only: the group is never joined
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "log_level": 2,
+            }
+        )
     )
     try:
         partitions = facts[topic].partitions

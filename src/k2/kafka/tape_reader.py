@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from k2.errors import RejectError
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import SCHEMA_TEXT, decode_record, parse_schema, split_wire
 from k2.kafka.gap_records import GapRecord, decode_gap
 from k2.kafka.partition_reader import PartitionReader
@@ -27,7 +28,7 @@ class TapeReader:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         *,
         shard: int,
         isolation: str = "read_uncommitted",
@@ -38,7 +39,7 @@ class TapeReader:
 
         ``isolation`` is that of the question where the end is, as in ``PartitionReader.read``.
         """
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._shard = shard
         self._isolation = isolation
         self._clients = clients
@@ -81,7 +82,7 @@ class TapeReader:
     def _values(self, topic: str) -> Iterator[bytes | None]:
         """Yield committed values up to the end as asked for now."""
         reader = PartitionReader(
-            self._bootstrap,
+            self._kafka,
             topic,
             self._shard,
             clients=self._clients,

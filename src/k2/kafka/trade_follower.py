@@ -6,6 +6,7 @@ from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
 
 from k2.errors import RejectError, RetryError
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import SCHEMA_TEXT, decode_record, parse_schema, split_wire
 
 RECORDS_PER_READ = 2_000
@@ -18,11 +19,11 @@ class TradeFollower:
     """
 
     def __init__(
-        self, bootstrap: str, *, trades_topic: str, shard: int, clients: Clients = LIBRARY
+        self, kafka: KafkaConnection, *, trades_topic: str, shard: int, clients: Clients = LIBRARY
     ) -> None:
         """Name the partition; nothing is contacted before ``read``."""
+        self._kafka = kafka
         self._settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
             "group.id": "k2-trade-follower",  # assign() only: the group is never joined
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
@@ -43,7 +44,7 @@ class TradeFollower:
         """
         try:
             if self._consumer is None:
-                self._consumer = self._make(self._settings)
+                self._consumer = self._make(self._kafka.client(self._settings))
                 self._consumer.assign([self._partition])
             messages = self._consumer.consume(RECORDS_PER_READ, timeout_s)
         except KafkaException as exc:

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from k2.errors import ReconcileError, RetryError
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.connection import KafkaConnection
 
 TRANSACTION_TIMEOUT_S = 60.0
 """Longer than the outages to ride out: the broker aborts what is open for longer."""
@@ -53,7 +54,7 @@ class ShardProducer:
     def __init__(
         self,
         *,
-        bootstrap: str,
+        kafka: KafkaConnection,
         trades_topic: str,
         shard: int,
         keep_trying: Callable[[], bool],
@@ -62,8 +63,8 @@ class ShardProducer:
     ) -> None:
         """Name it; ``keep_trying`` is asked while a call waits for a broker that is away."""
         self.shard = shard
+        self._kafka = kafka
         self._settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
             "transactional.id": transactional_id(trades_topic, shard),
             "transaction.timeout.ms": int(TRANSACTION_TIMEOUT_S * 1000),
             "enable.idempotence": True,
@@ -79,6 +80,8 @@ class ShardProducer:
         self._make = clients.producer
         self._monotonic_s = monotonic_s
         self._began_s = 0.0
+        self.recalls = 0
+        """How often a commit had to be called again because Kafka did not answer in time."""
         self._producer: Any = None
         self._warm: Any = None
 
@@ -91,7 +94,7 @@ class ShardProducer:
             RetryError: If the broker cannot be reached.
         """
         if self._warm is None:
-            self._warm = self._make(self._settings, logger=_LIBRARY_LOG)
+            self._warm = self._make(self._kafka.client(self._settings), logger=_LIBRARY_LOG)
         try:
             self._warm.list_topics(timeout=CALL_TIMEOUT_S)
         except KafkaException as exc:
@@ -191,6 +194,7 @@ class ShardProducer:
                     self._producer = None
                     raise ReconcileError("stopped while a commit waited for Kafka") from exc
                 resumed = True
+                self.recalls += 1
                 _log.warning(
                     "transaction_commit_waits",
                     shard=self.shard,

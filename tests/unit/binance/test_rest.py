@@ -376,9 +376,9 @@ def test_whoever_asks_first_is_served_first(clock: Clock) -> None:
         sent: list[str] = []
         get = rest._session.get
 
-        def noted(url: str, *, params: dict[str, str]) -> Any:
+        def noted(url: str, *, params: dict[str, str], **how: Any) -> Any:
             sent.append(params["fromId"])
-            return get(url, params=params)
+            return get(url, params=params, **how)
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(rest._session, "get", noted)

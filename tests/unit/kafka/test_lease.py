@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from k2.errors import RetryError
 from k2.kafka.clients import Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.lease import Lease, LeaseChange, group_id, other_members
 from k2.kafka.topics import TopicNames
 
@@ -59,7 +60,7 @@ def group() -> type[FakeConsumer]:
 
 def make_lease(**more: Any) -> Lease:
     return Lease(
-        "kafka:9092",
+        KafkaConnection("kafka:9092"),
         names=NAMES,
         client_id="a",
         clients=Clients(FakeConsumer, FakeConsumer),

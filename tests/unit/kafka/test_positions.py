@@ -5,6 +5,7 @@ import pytest
 
 from k2.errors import StopError
 from k2.kafka import positions
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import SCHEMA_TEXT, TradeEncoder, parse_schema
 from k2.kafka.position import (
     IDENTITY_KEY,
@@ -53,7 +54,7 @@ def _topic(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
 
 
 def _read_shard() -> ShardRecord:
-    return read_shard("kafka:9092", positions_topic="t.positions", shard=0)
+    return read_shard(KafkaConnection("kafka:9092"), positions_topic="t.positions", shard=0)
 
 
 def _at(next_id: int) -> ShardPosition:
@@ -133,9 +134,12 @@ def test_the_tail_is_the_last_id_of_each_symbol_whatever_lies_between(
     ]
     _topic(monkeypatch, log)
     schema = parse_schema(SCHEMA_TEXT)
-    assert read_tail("k", trades_topic="t", shard=0, writer_schema=schema) == (
+    assert read_tail(KafkaConnection("k:1"), trades_topic="t", shard=0, writer_schema=schema) == (
         True,
         {"X": 8, "Y": 3},
     )
     _topic(monkeypatch, [])
-    assert read_tail("k", trades_topic="t", shard=0, writer_schema=schema) == (False, {})
+    assert read_tail(KafkaConnection("k:1"), trades_topic="t", shard=0, writer_schema=schema) == (
+        False,
+        {},
+    )

@@ -6,6 +6,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from k2.errors import RetryError, StopError
 from k2.kafka.clients import Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.position import (
     NOTHING_RECORDED,
     POSITION_KEY,
@@ -39,6 +40,9 @@ class Message:
 
     def topic(self) -> str:
         return "t.positions"
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_000 + self._offset
 
     def partition(self) -> int:
         return 3
@@ -91,7 +95,7 @@ CLIENTS = Clients(FakeConsumer, FakeConsumer)
 
 def follower() -> ShardFollower:
     return ShardFollower(
-        "kafka:9092",
+        KafkaConnection("kafka:9092"),
         positions_topic="t.positions",
         shard=3,
         clients=CLIENTS,
@@ -204,7 +208,7 @@ def test_a_closed_follower_keeps_what_it_read(kafka: type[FakeConsumer]) -> None
 def test_the_two_kinds_of_end_are_asked_by_clients_of_their_own_which_stay(
     kafka: type[FakeConsumer],
 ) -> None:
-    asker = EndAsker("kafka:9092", clients=CLIENTS)
+    asker = EndAsker(KafkaConnection("kafka:9092"), clients=CLIENTS)
     kafka.end = 10
     for _ in range(2):
         assert asker.high_watermark("t", 0) == 11
@@ -215,7 +219,7 @@ def test_the_two_kinds_of_end_are_asked_by_clients_of_their_own_which_stay(
 
 
 def test_an_end_kafka_does_not_tell_is_asked_for_again(kafka: type[FakeConsumer]) -> None:
-    asker = EndAsker("kafka:9092", clients=CLIENTS)
+    asker = EndAsker(KafkaConnection("kafka:9092"), clients=CLIENTS)
     kafka.end = KafkaError(KafkaError._TIMED_OUT)
     with pytest.raises(RetryError, match="end of t"):
         asker.high_watermark("t", 0)

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError
 
 from k2.errors import RetryError
 from k2.kafka.clients import Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
 from k2.kafka.gap_records import GapEvent, encode_gap, encode_repaired
 from k2.kafka.tape_reader import TapeReader
@@ -53,7 +54,7 @@ class FakeLog:
     def reader(self, isolation: str = "read_uncommitted") -> TapeReader:
         make: Callable[..., Any] = lambda settings: FakeConsumer(self, settings)  # noqa: E731
         return TapeReader(
-            "kafka:9092",
+            KafkaConnection("kafka:9092"),
             shard=3,
             isolation=isolation,
             clients=Clients(make, make),

@@ -6,6 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from k2.errors import ReconcileError, RetryError
 from k2.kafka.clients import Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.transaction import FencedError, Record, ShardProducer, transactional_id
 
 RECORDS = [Record("t", b"X", b"1"), Record("t.positions", b"position", b"2")]
@@ -78,7 +79,7 @@ def start() -> Start:
     ) -> ShardProducer:
         FakeProducer.script = {}
         shard = ShardProducer(
-            bootstrap="kafka:9092",
+            kafka=KafkaConnection("kafka:9092"),
             trades_topic="t",
             shard=3,
             keep_trying=keep_trying,

@@ -1,0 +1,303 @@
+"""Kafka behind TLS and a login, on a real broker; and no secret is ever told."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+from integration.harness import Room, wait_for
+from integration.secure_broker import USER, SecureBroker, secure_broker
+from integration.secure_registry import secure_registry
+from integration.token_issuer import token_issuer
+from k2.kafka.admin import KafkaAdmin
+from k2.kafka.connection import KafkaConnection
+from k2.local.background import BackgroundStack
+from k2.local.ports import pick_free
+from k2.local.stack import prepare
+from k2.settings_security import SECRETS, SecuritySettings, kafka_connection, variable
+
+pytestmark = pytest.mark.integration
+
+CANARIES = {name: f"canary-{name}-{uuid4().hex}" for name in SECRETS}
+PASSWORD = CANARIES["kafka_sasl_password"]
+WRONG = f"canary-wrong-{uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    prepared = asyncio.run(prepare(report=lambda _: None))
+    folder = tmp_path_factory.mktemp("secure")
+    with secure_broker(
+        folder,
+        prepared,
+        password=PASSWORD,
+        key_password=CANARIES["kafka_ssl_key_password"],
+    ) as running:
+        yield running
+
+
+@dataclass
+class SecureRoom(Room):
+    """A room whose services have to log in to Kafka and to the registry."""
+
+    def told(self) -> dict[str, str]:
+        """Return everything the services and their files say, by where."""
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        kept = [path for path in files if path.suffix not in (".parquet", ".avro", ".secret")]
+        return {str(path): path.read_bytes().decode("utf-8", "replace") for path in kept}
+
+    def check_no_secret_is_told(self, **more: str) -> None:
+        """Search all of it for all of them."""
+        for place, text in {**self.told(), **more}.items():
+            for secret in (*CANARIES.values(), WRONG):
+                assert secret not in text, f"{place} tells a secret"
+
+
+@pytest.fixture
+def room(stack: BackgroundStack, broker: SecureBroker, tmp_path: Path) -> Iterator[SecureRoom]:
+    login = f"k2:{CANARIES['registry_password']}"
+    server = broker.certificates.server_pem
+    behind = stack.address.registry_url
+    with secure_registry(behind, login=login, certificate=server) as registry_url:
+        # The tests' own eyes use the listener that asks for nothing.
+        seen = SimpleNamespace(address=replace(stack.address, bootstrap=broker.plain))
+        one = SecureRoom(cast("BackgroundStack", seen), tmp_path, f"s{uuid4().hex[:8]}")
+        ca = str(broker.certificates.ca)
+        one.extra = {
+            "KAFKA_BOOTSTRAP": broker.sasl,
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "KAFKA_SASL_USERNAME": USER,
+            "KAFKA_SASL_PASSWORD": PASSWORD,
+            "KAFKA_SSL_CA_LOCATION": ca,
+            "SCHEMA_REGISTRY_URL": registry_url,
+            "SCHEMA_REGISTRY_USERNAME": "k2",
+            "SCHEMA_REGISTRY_PASSWORD": CANARIES["registry_password"],
+            "SCHEMA_REGISTRY_CA_LOCATION": ca,
+        }
+        yield one
+        for process in one.processes:
+            if process.running:
+                process.kill()
+
+
+def _page(port: int, path: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+            return str(reply.read().decode())
+    except urllib.error.HTTPError as exc:
+        return str(exc.read().decode())
+
+
+def test_the_promise_holds_behind_tls_and_a_login_and_no_secret_is_told(room: SecureRoom) -> None:
+    file = room.path / "password.secret"
+    file.write_text(f"{PASSWORD}\n")
+    health, metrics, archive_health = pick_free(3)
+    del room.extra["KAFKA_SASL_PASSWORD"]
+    room.extra |= {
+        "KAFKA_SASL_PASSWORD_FILE": str(file),
+        "K2_HEALTH_PORT": str(health),
+        "K2_METRICS_PORT": str(metrics),
+        "K2_ARCHIVE_HEALTH_PORT": str(archive_health),
+        "K2_LOG_FILE": str(room.path / "k2.log"),
+        "K2_LOG_LEVEL": "DEBUG",
+    }
+    room.exchange("--rate", "100")
+    stream, archive = room.stream(), room.archive()
+    room.wait_until_archiving()
+    pages = {
+        f"{port}{path}": _page(port, path)
+        for port, paths in (
+            (health, ("/health", "/readyz", "/")),
+            (metrics, ("/metrics",)),
+            (archive_health, ("/health",)),
+        )
+        for path in paths
+    }
+    assert json.loads(pages[f"{health}/health"])["status"]
+    newest = room.stop_trading()
+    room.wait_until_archived(newest)
+    said = {
+        words: room.k2(*words.split(), check=False)
+        for words in (
+            "verify",
+            "tail -n 3 --json",
+            "positions show",
+            "gaps",
+            "schema show --json",
+            "doctor kafka registry",
+            "doctor kafka registry --json",
+            "stream --print-config",
+        )
+    }
+    for words, done in said.items():
+        assert "Traceback" not in done.stderr
+        if not words.startswith("doctor"):  # it warns of a broker of one
+            assert done.returncode == 0, f"{words}: {done.stdout} {done.stderr}"
+    assert said["tail -n 3 --json"].stdout.count("source_sequence") == 3
+    cluster = said["doctor kafka registry --json"].stdout
+    assert "KAFKA_SASL" not in cluster
+    assert json.loads(cluster)["fail"] == 0, cluster  # Kafka and the registry let it in
+    assert stream.end() == 0
+    assert archive.end() == 0
+    room.check_promise(newest)
+    room.check_no_secret_is_told(
+        **pages, **{words: done.stdout + done.stderr for words, done in said.items()}
+    )
+
+
+def test_a_wrong_password_is_said_again_and_again_and_no_secret_is_told(room: SecureRoom) -> None:
+    room.extra["KAFKA_SASL_PASSWORD"] = WRONG
+    (health,) = pick_free(1)
+    room.extra["K2_HEALTH_PORT"] = str(health)
+    room.exchange()
+    waiting = room.stream()
+    wait_for(
+        lambda: len(waiting.events("dependency_not_available")) >= 2 or None,
+        what="the capture to say twice what it waits for",
+    )
+    for event in waiting.events("dependency_not_available"):
+        assert event["what"] == f"Kafka at {room.extra['KAFKA_BOOTSTRAP']}"
+        assert "Kafka refuses the login" in event["reason"]
+        assert "KAFKA_SASL_PASSWORD" in event["reason"]
+    page = wait_for(
+        lambda: page if "refuses the login" in (page := _page(health, "/health")) else None,
+        what="/health to say why Kafka is not there",
+    )
+    assert waiting.end() == 0
+    for service in (room.stream("--fail-fast"), room.archive("--fail-fast")):
+        assert service.wait(60) == 4
+        assert "Kafka refuses the login" in service.log()
+    said = {words: room.k2(*words.split(), check=False) for words in ("tail", "doctor kafka")}
+    assert said["tail"].returncode == 1
+    assert "Kafka refuses the login" in said["tail"].stderr
+    assert said["tail"].stderr.count("\n") == 1
+    assert said["doctor kafka"].returncode == 1
+    told = {words: done.stdout + done.stderr for words, done in said.items()}
+    assert "Traceback" not in str(told) + str(room.told())
+    room.check_no_secret_is_told(health=page, **told)
+
+
+def test_a_certificate_of_another_authority_is_not_believed(
+    room: SecureRoom, broker: SecureBroker
+) -> None:
+    room.extra["KAFKA_SSL_CA_LOCATION"] = str(broker.certificates.other_ca)
+    room.exchange()
+    stream = room.stream("--fail-fast")
+    assert stream.wait(60) == 4
+    assert "no TLS with Kafka, see KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA_LOCATION" in stream.log()
+    room.check_no_secret_is_told()
+
+
+def test_a_registry_that_refuses_the_login_is_said(room: SecureRoom) -> None:
+    room.extra["SCHEMA_REGISTRY_PASSWORD"] = WRONG
+    room.exchange()
+    stream = room.stream("--fail-fast")
+    assert stream.wait(60) == 4
+    assert "refuses the login (401: who are you?)" in stream.log()
+    assert "SCHEMA_REGISTRY_PASSWORD" in stream.log()
+    room.check_no_secret_is_told()
+
+
+def test_a_key_that_does_not_open_ends_the_service_in_one_line(
+    room: SecureRoom, broker: SecureBroker
+) -> None:
+    room.extra |= {
+        "KAFKA_SSL_CERTIFICATE_LOCATION": str(broker.certificates.client_certificate),
+        "KAFKA_SSL_KEY_LOCATION": str(broker.certificates.client_key),
+        "KAFKA_SSL_KEY_PASSWORD": WRONG,
+    }
+    room.exchange()
+    stream = room.stream()
+    assert stream.wait(60) == 1
+    assert "ssl.key.location failed" in stream.log()
+    assert "Traceback" not in stream.log()
+    room.check_no_secret_is_told()
+
+
+def _connection(bootstrap: str, **given: Any) -> KafkaConnection:
+    settings = SecuritySettings(**{variable(name): value for name, value in given.items()})
+    return kafka_connection(settings, bootstrap=bootstrap)
+
+
+def _write_and_read(connection: KafkaConnection) -> None:
+    """Do what the services do, with the whole login: make a topic, write into it, read it."""
+    topic = f"s{uuid4().hex[:8]}"
+    KafkaAdmin(connection).list_topics(timeout=10)
+    KafkaAdmin(connection).create_topics([NewTopic(topic, num_partitions=1)])[topic].result(10)
+    producer = Producer(connection.client({"enable.idempotence": True}))
+    producer.produce(topic, b"seen")
+    assert producer.flush(10) == 0
+    consumer = Consumer(connection.client({"group.id": topic, "auto.offset.reset": "earliest"}))
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    (message,) = consumer.consume(1, 10)
+    consumer.close()
+    assert message.value() == b"seen"
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+def test_the_other_logins_let_in(broker: SecureBroker, mechanism: str) -> None:
+    _write_and_read(
+        _connection(
+            broker.sasl,
+            kafka_security_protocol="SASL_SSL",
+            kafka_sasl_mechanism=mechanism,
+            kafka_sasl_username=USER,
+            kafka_sasl_password=PASSWORD,
+            kafka_ssl_ca=broker.certificates.ca,
+        )
+    )
+
+
+def test_a_token_lets_in_and_without_one_it_is_said(broker: SecureBroker) -> None:
+    secret = CANARIES["kafka_client_secret"]
+    with token_issuer(login=f"k2:{secret}") as endpoint:
+
+        def connection(secret: str) -> KafkaConnection:
+            return _connection(
+                broker.sasl,
+                kafka_security_protocol="SASL_SSL",
+                kafka_sasl_mechanism="OAUTHBEARER",
+                kafka_token_url=endpoint,
+                kafka_client_id="k2",
+                kafka_client_secret=secret,
+                kafka_ssl_ca=broker.certificates.ca,
+            )
+
+        _write_and_read(connection(secret))
+        refused = KafkaAdmin(connection(WRONG))
+        with pytest.raises(KafkaException):
+            refused.list_topics(timeout=3)
+        why = refused.why()
+        assert "Kafka refuses the login" in why
+        assert WRONG not in why
+
+
+def test_a_certificate_of_our_own_lets_in(broker: SecureBroker) -> None:
+    own = broker.certificates
+    _write_and_read(
+        _connection(
+            broker.mutual,
+            kafka_security_protocol="SSL",
+            kafka_ssl_ca=own.ca,
+            kafka_ssl_certificate=own.client_certificate,
+            kafka_ssl_key=own.client_key,
+            kafka_ssl_key_password=CANARIES["kafka_ssl_key_password"],
+        )
+    )
+    without = KafkaAdmin(
+        _connection(broker.mutual, kafka_security_protocol="SSL", kafka_ssl_ca=own.ca)
+    )
+    with pytest.raises(KafkaException):
+        without.list_topics(timeout=3)
+    assert "KAFKA_SSL_CERTIFICATE_LOCATION" in without.why()
