@@ -170,8 +170,9 @@ def dead_letter_disk_full(bench: Bench) -> None:
     with bench.fault():
         bench.stream_fault("malformed", count=20)
         bench.go_on(2)
-    failed = bench.first.count("dead_letter_write_failed")
-    bench.expect(failed == 40, f"{failed} failed writes were told, not 40")
+    # The first of a minute is told, with a count: a full disk stays full.
+    told = bench.first.count("dead_letter_write_failed")
+    bench.expect(0 < told <= 2, f"{told} lines about letters that could not be written")
 
 
 @row(

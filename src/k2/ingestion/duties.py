@@ -7,6 +7,7 @@ import msgspec
 
 from k2.ingestion.backfill import Backfill
 from k2.ingestion.commits import Told
+from k2.ingestion.dlq_replays import Replays
 from k2.ingestion.healer import Healing, SymbolHealer
 from k2.ingestion.ports import Ports
 from k2.ingestion.quiet import QuietProbe
@@ -74,6 +75,7 @@ class Duties:
         repairs = Repairs(shard, rest, reject_row=self._rejects.row, host=host)
         self._repairs[shard] = repairs
         yield repairs.run()
+        yield Replays(shard, rest, repairs=repairs, host=host).run()
         backfill = Backfill(
             shard,
             rest,

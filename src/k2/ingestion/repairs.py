@@ -55,7 +55,7 @@ class Repairs:
     def late(self, trade: Trade) -> None:
         """Take a trade a leg brought after its id was declared missing."""
         if _is_missing(trade, self._shard.told):
-            self._write(trade.symbol, [trade], [])
+            self.write(trade.symbol, [trade], [])
 
     def _due(self, gap: OpenGap, now_s: float) -> bool:
         age_s = now_s - gap.declared_ts_us / 1e6
@@ -78,9 +78,15 @@ class Repairs:
         for row in bad_rows:
             self._reject_row(row)  # declared it stays, but nothing better will come
         if found:
-            self._write(gap.symbol, trades, [row.source_id for row in bad_rows])
+            self.write(gap.symbol, trades, [row.source_id for row in bad_rows])
 
-    def _write(self, symbol: str, trades: Sequence[Trade], given_up: Sequence[int]) -> None:
+    def write(
+        self, symbol: str, trades: Sequence[Trade], given_up: Sequence[int]
+    ) -> "asyncio.Future[bool]":
+        """Have trades of open gaps written; look no more for them, nor for what is given up.
+
+        The future is true once that is committed, false if none of it was open any more.
+        """
         late: list[Trade] = []  # what of the trades is still missing when their turn comes
 
         def records() -> Iterable[Record]:
@@ -106,7 +112,9 @@ class Repairs:
             metrics.repaired.labels(symbol).inc(len(late))
             _log.info("gap_repaired", symbol=symbol, ids=len(late), first_id=late[0].source_id)
 
-        self._shard.do(records, change).add_done_callback(settled)
+        done = self._shard.do(records, change)
+        done.add_done_callback(settled)
+        return done
 
 
 def _is_missing(trade: Trade, told: Told) -> bool:

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from k2.errors import RejectError
+from k2.kafka.replay_request import REPLAY_PREFIX, ReplayRequest, decode_replay, replay_key
 from k2.market import Gap, GapClass, IdRange
 from k2.tape.arbiter import Placed
 
@@ -102,6 +103,8 @@ class ShardRecord(msgspec.Struct, frozen=True):
     position: ShardPosition | None
     requests: tuple[BackfillRequest, ...] = ()
     """Not taken up yet, oldest first."""
+    replays: tuple[ReplayRequest, ...] = ()
+    """The same, of dead letters."""
 
     def taken_in(self, key: bytes | None, value: bytes | None) -> "ShardRecord":
         """Return what ``.positions`` says once one more of its records has been read.
@@ -115,6 +118,8 @@ class ShardRecord(msgspec.Struct, frozen=True):
             return msgspec.structs.replace(self, position=decode_position(value))
         if key == IDENTITY_KEY:
             return msgspec.structs.replace(self, identity=decode_identity(value))
+        if key is not None and key.startswith(REPLAY_PREFIX):
+            return self._with_replay(key, value)
         if key is None or not key.startswith(REQUEST_PREFIX):
             return self
         others = tuple(one for one in self.requests if request_key(one.request_id) != key)
@@ -128,6 +133,18 @@ class ShardRecord(msgspec.Struct, frozen=True):
                 error_type="serialize",
             )
         return msgspec.structs.replace(self, requests=(*others, request))
+
+    def _with_replay(self, key: bytes, value: bytes | None) -> "ShardRecord":
+        others = tuple(one for one in self.replays if replay_key(one.request_id) != key)
+        if value is None:
+            return msgspec.structs.replace(self, replays=others)
+        replay = decode_replay(value)
+        if replay_key(replay.request_id) != key:
+            raise RejectError(
+                f"the request under {key!r} names itself {replay.request_id!r}",
+                error_type="serialize",
+            )
+        return msgspec.structs.replace(self, replays=(*others, replay))
 
 
 NOTHING_RECORDED = ShardRecord(None, None)

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from k2.errors import RetryError, StopError
+from k2.kafka.admin import unreachable
 
 ADMIN_TIMEOUT_S = 5.0
 
@@ -28,6 +29,14 @@ _SETTINGS: dict[str, dict[str, str]] = {
     "repairs": _FOREVER | {"compression.type": "producer"},
     # Never a record: its partitions are what the consumer group shares out.
     "lease": {},
+    # A month of dead letters, and never more than 256 MiB per partition, whatever comes in.
+    "dlq": {
+        "retention.ms": str(30 * 24 * 3600 * 1000),
+        "retention.bytes": str(256 << 20),
+        "segment.bytes": str(16 << 20),
+        "max.message.bytes": str(4 << 20),
+        "compression.type": "producer",
+    },
 }
 
 
@@ -39,12 +48,13 @@ class TopicNames(msgspec.Struct, frozen=True):
     gaps: str
     repairs: str
     lease: str
+    dlq: str
 
     @classmethod
     def of(cls, prefix: str) -> "TopicNames":
         """Return the names under ``prefix``, such as ``market.crypto.trades``."""
         trades = f"{prefix}.binance"
-        beside = (f"{trades}.{use}" for use in ("positions", "gaps", "repairs", "lease"))
+        beside = (f"{trades}.{use}" for use in ("positions", "gaps", "repairs", "lease", "dlq"))
         return cls(trades, *beside)
 
     @property
@@ -128,7 +138,9 @@ def topic_facts(admin: AdminClient, names: TopicNames) -> dict[str, TopicFacts]:
         StopError: If their partition counts differ: a shard is one partition of each.
     """
     facts = describe_topics(admin, names.all())
-    if absent := [topic for topic in names.all() if topic not in facts]:
+    # No shard's tape is in the dead letters: nobody waits for them.
+    facts.pop(names.dlq, None)
+    if absent := [topic for topic in names.all() if topic not in facts and topic != names.dlq]:
         raise RetryError(f"topic {', '.join(absent)} does not exist: `k2 stream` creates it")
     if len({fact.partitions for fact in facts.values()}) > 1:
         counts = ", ".join(f"{topic} {fact.partitions}" for topic, fact in facts.items())
@@ -143,4 +155,4 @@ def _metadata(admin: AdminClient) -> Any:
     try:
         return admin.list_topics(timeout=ADMIN_TIMEOUT_S)
     except KafkaException as exc:
-        raise RetryError(f"Kafka cannot be reached, is it running? ({exc.args[0].str()})") from exc
+        raise RetryError(unreachable(admin, exc)) from exc

@@ -70,26 +70,40 @@ def test_the_names_follow_from_the_prefix() -> None:
     assert NAMES.gaps == "market.crypto.trades.binance.gaps"
     assert NAMES.repairs == "market.crypto.trades.binance.repairs"
     assert NAMES.lease == "market.crypto.trades.binance.lease"
+    assert NAMES.dlq == "market.crypto.trades.binance.dlq"
     assert NAMES.repairs_subject == "market.crypto.trades.binance.repairs-value"
-    assert list(NAMES.all()) == NAMES_LIST
+    assert list(NAMES.all()) == [*NAMES_LIST, NAMES.dlq]
     assert NAMES.subject == "market.crypto.trades.binance-value"
 
 
 def test_all_topics_are_created_with_the_same_partition_count() -> None:
     fake = FakeAdmin()
-    assert create_topics(_admin(fake), NAMES, shards=3) == NAMES_LIST
+    assert create_topics(_admin(fake), NAMES, shards=3) == [*NAMES_LIST, NAMES.dlq]
     assert {topic.num_partitions for topic in fake.created} == {3}
     positions = next(topic for topic in fake.created if topic.topic == NAMES.positions)
     assert positions.config["cleanup.policy"] == "compact"
     for name in (NAMES.gaps, NAMES.repairs):
         kept = next(topic for topic in fake.created if topic.topic == name)
         assert kept.config["retention.ms"] == "-1"
+    letters = next(topic for topic in fake.created if topic.topic == NAMES.dlq)
+    assert int(letters.config["retention.ms"]) > 0
+    assert int(letters.config["retention.bytes"]) > 0
+
+
+def test_nobody_waits_for_the_topic_of_dead_letters() -> None:
+    assert set(topic_facts(_admin(FakeAdmin(*NAMES_LIST)), NAMES)) == set(NAMES_LIST)
+    odd = FakeAdmin(*NAMES_LIST, NAMES.dlq, odd=NAMES.dlq)
+    assert set(topic_facts(_admin(odd), NAMES)) == set(NAMES_LIST)
 
 
 def test_only_what_is_absent_is_created() -> None:
     fake = FakeAdmin(NAMES.trades, NAMES.gaps, NAMES.lease)
-    assert create_topics(_admin(fake), NAMES, shards=3) == [NAMES.positions, NAMES.repairs]
-    assert create_topics(_admin(FakeAdmin(*NAMES_LIST)), NAMES, shards=3) == []
+    assert create_topics(_admin(fake), NAMES, shards=3) == [
+        NAMES.positions,
+        NAMES.repairs,
+        NAMES.dlq,
+    ]
+    assert create_topics(_admin(FakeAdmin(*NAMES.all())), NAMES, shards=3) == []
 
 
 def test_beside_a_trades_topic_the_others_get_its_partition_count() -> None:
@@ -109,7 +123,7 @@ def test_a_shard_needs_its_partition_in_every_topic() -> None:
 
 def test_a_topic_another_process_created_meanwhile_is_fine() -> None:
     fake = FakeAdmin(refusal=KafkaError.TOPIC_ALREADY_EXISTS)
-    assert create_topics(_admin(fake), NAMES, shards=1) == NAMES_LIST
+    assert create_topics(_admin(fake), NAMES, shards=1) == list(NAMES.all())
 
 
 def test_a_broker_that_refuses_or_is_away_is_asked_again() -> None:
