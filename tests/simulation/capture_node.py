@@ -130,7 +130,7 @@ def capture_main(
             ports,
             Letters(),  # type: ignore[arg-type]  # what the capture uses of DeadLetters
             make_lease=lambda: Lease(
-                settings.kafka_bootstrap,
+                settings.kafka,
                 names=world.topics,
                 client_id=name,
                 poll_interval_max_s=poll_interval_max_s,

@@ -5,9 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from k2.ingestion.capture import Capture
+from k2.ingestion.capture_figures import broken_accounts
 from k2.ingestion.supervision import ExitCode
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import BackfillRequest, encode_request, request_key
@@ -23,7 +23,7 @@ CALM_BEFORE_S = 5.0
 CALM_AFTER_S = 20.0
 NEWBORN_AFTER_S = 10.0
 
-_COUNTERS: dict[str, Any] = {
+_COUNTERS = {
     "rotations": metrics.rotations,
     "reconnections": metrics.reconnections,
     "healed": metrics.healed,
@@ -122,6 +122,11 @@ def _run(world: World, variation: Variation, plan: FaultPlan, outcome: Outcome) 
     outcome.struck.update({kind.value: count for kind, count in plan.struck.items()})
     outcome.findings += verdict.violations
     outcome.findings += world.loop.complaints
+    outcome.findings += [
+        f"the account of {hop} does not balance"
+        for capture in captures
+        for hop in broken_accounts(capture)
+    ]
     if not settled:
         outcome.findings.append(f"not caught up: behind {verdict.behind}, {backfills(world)}")
     outcome.findings += _unasked_ends(world)
@@ -134,19 +139,7 @@ def _run(world: World, variation: Variation, plan: FaultPlan, outcome: Outcome) 
 
 def _met() -> Counter[str]:
     """Return the product's own counters that tell which of its paths were taken."""
-    return Counter(
-        {
-            name: round(
-                sum(
-                    sample.value
-                    for family in counter.collect()
-                    for sample in family.samples
-                    if sample.name.endswith("_total")
-                )
-            )
-            for name, counter in _COUNTERS.items()
-        }
-    )
+    return Counter({name: round(counter.total) for name, counter in _COUNTERS.items()})
 
 
 def _ask_for_past(world: World, wish: Wish, request_id: str) -> None:

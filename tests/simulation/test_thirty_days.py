@@ -25,12 +25,7 @@ LOOK_EVERY_S = 30.0
 
 
 def rotations(leg: str) -> float:
-    return sum(
-        sample.value
-        for family in metrics.rotations.collect()
-        for sample in family.samples
-        if sample.name.endswith("_total") and sample.labels["leg"] == leg
-    )
+    return sum(metrics.rotations.labels(reason, leg).value for reason in metrics.ROTATION_REASONS)
 
 
 @pytest.mark.timeout(600)

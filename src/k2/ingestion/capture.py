@@ -89,7 +89,7 @@ class Capture:
         self._prepared = prepared
         self._ports = ports
         self._draining_until_s = float("inf")
-        rejects = Rejects(dead_letters)
+        rejects = Rejects(dead_letters, monotonic_s=ports.host.monotonic_s)
         self.duties = Duties(
             ports,
             rejects,
@@ -120,9 +120,9 @@ class Capture:
             environment=settings.environment,
             symbols=listed,
         )
-        hold, spill = Hold(), Spill(settings.state_dir / SPILL_DIR)
+        hold, self.spill = Hold(), Spill(settings.state_dir / SPILL_DIR)
         self.shards = [
-            self._shard(number, encoder, hold, spill) for number in range(prepared.partitions)
+            self._shard(number, encoder, hold, self.spill) for number in range(prepared.partitions)
         ]
         self.terms = [
             Terms(shard, duties=self._duties, fenced=self._fenced) for shard in self.shards
@@ -229,6 +229,7 @@ class Capture:
     async def _end(self, member: "asyncio.Task[None]") -> ExitCode:
         """Hand over to a successor if there is one, else commit what there is."""
         _log.info("Shutdown begins", pending=self.pending)
+        metrics.shutting_down.set(1)
         member.cancel()
         await asyncio.gather(member, return_exceptions=True)
         self._draining_until_s = self._ports.host.monotonic_s() + DRAIN_DEADLINE_S
@@ -248,11 +249,12 @@ class Capture:
     def _shard(self, number: int, encoder: TradeEncoder, hold: Hold, spill: Spill) -> Shard:
         settings = ShardSettings(
             shard=number,
-            bootstrap=self._settings.kafka_bootstrap,
+            kafka=self._settings.kafka,
             names=self._prepared.names,
             batch_size=self._settings.batch_size,
             batch_timeout_s=self._settings.batch_timeout_s,
             poll_s=self._ports.poll_s,
+            shards=self._prepared.partitions,
         )
         log = ShardLog(
             settings,
@@ -307,15 +309,6 @@ class Capture:
                     _log.warning("streams_deaf", leg=leg.name, symbols=deaf)
 
             self.legs.each(notice)
-            self.legs.measure()
-            metrics.gap_ids_open.set(
-                sum(
-                    len(gap.ids)
-                    for shard in self.shards
-                    if shard.role is Role.WRITER
-                    for gap in shard.told.position.open_gaps
-                )
-            )
             for shard in self.shards:
                 _tell_fill_breaks(shard)
 

@@ -94,6 +94,10 @@ class Commits:
         self._settings = settings
         self._encoder = encoder
         self._host = host
+        self.record_bytes = 0.0
+        """Mean size of the last batch's records."""
+        self._latency = metrics.message_latency.labels()
+        self._labels = (metrics.EXCHANGE, settings.names.trades)
 
     def encode(self, placed: Placed) -> bytes:
         """Return the record value of a trade."""
@@ -112,6 +116,7 @@ class Commits:
             self._count_failure("aborted")
             _log.warning("Failed to produce", shard=shard, reason=str(exc))
             await asyncio.sleep(RETRY_DELAY_S)
+            metrics.produce_retries.labels(*self._labels, "aborted").inc()
             return False
         except FencedError:
             self._count_failure("fenced")
@@ -119,10 +124,13 @@ class Commits:
         except ReconcileError as exc:
             self._count_failure("unknown")
             _log.warning("transaction_outcome_unknown", shard=shard, reason=str(exc))
+            metrics.produce_retries_exceeded.labels(*self._labels, "unknown").inc()
             if await self._regain(batch.before, batch.after) == batch.before:
+                metrics.produce_retries.labels(*self._labels, "unknown").inc()
                 return False
-        metrics.transaction_seconds.observe(self._host.monotonic_s() - began_s)
-        self._count(batch.items)
+        took_s = self._host.monotonic_s() - began_s
+        metrics.transaction_seconds.observe(took_s)
+        self._count(batch.items, took_s)
         return True
 
     async def _commit(self, batch: Batch) -> None:
@@ -152,8 +160,13 @@ class Commits:
 
     def _records(self, batch: Batch) -> Iterable[Record]:
         positions, after = self._settings.names.positions, batch.after
+        size = 0
         for item in batch.items:
-            yield self._record(item, batch.declared_ts_us)
+            record = self._record(item, batch.declared_ts_us)
+            size += len(record.value or b"")
+            yield record
+        if batch.items:
+            self.record_bytes = size / len(batch.items)
         if batch.extra is not None:
             yield from batch.extra.records()
         if after.identity is not None and after.identity != batch.before.identity:
@@ -166,23 +179,29 @@ class Commits:
             return Record(names.gaps, item.symbol.encode(), encode_gap(item, declared_ts_us=now_us))
         return Record(names.trades, item.trade.symbol.encode(), self._encoder.encode(item))
 
-    def _count(self, items: Iterable[Item]) -> None:
+    def _count(self, items: Iterable[Item], took_s: float) -> None:
         now_ns = self._host.wall_ns()
         trades, healed = 0, Counter[str]()
         for item in items:
             if isinstance(item, Gap):
-                metrics.gaps_declared.labels(item.symbol, item.gap_class.value).inc()
+                self._count_gap(item)
                 continue
             trades += 1
             trade = item.trade
             if trade.origin is Origin.STREAM:
-                metrics.message_latency.observe(max(0, now_ns - trade.recv_ts_ns) / 1e9)
+                self._latency.observe(max(0, now_ns - trade.recv_ts_ns) / 1e9)
             else:
                 healed[trade.symbol] += 1
         for symbol, count in healed.items():
             metrics.healed.labels(symbol).inc(count)
-        metrics.produced.labels(metrics.EXCHANGE, self._settings.names.trades).inc(trades)
+        metrics.produced.labels(*self._labels).inc(trades)
+        metrics.produce_duration.labels(*self._labels).observe(took_s, trades)
+
+    def _count_gap(self, gap: Gap) -> None:
+        metrics.gaps_declared.labels(gap.symbol, gap.gap_class.value).inc()
+        metrics.ids_declared.labels(gap.symbol).inc(len(gap.ids))
+        severity = metrics.severity(len(gap.ids))
+        metrics.sequence_gaps.labels(metrics.EXCHANGE, gap.symbol, severity).inc()
 
     def _count_failure(self, error_type: str) -> None:
-        topic = self._settings.names.trades
-        metrics.produce_errors.labels(metrics.EXCHANGE, topic, error_type).inc()
+        metrics.produce_errors.labels(*self._labels, error_type).inc()

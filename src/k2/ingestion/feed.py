@@ -47,7 +47,7 @@ class FeedEvents(Protocol):
     def disconnected(self, leg: Leg, session: Session, reason: str) -> None:
         """A socket is gone; ``reason`` is a label of contract R003, ``shutdown`` when asked."""
 
-    def unreachable(self, leg: Leg, problem: str) -> None:
+    def unreachable(self, leg: Leg, problem: RetryError) -> None:
         """A socket could not be opened."""
 
 
@@ -119,7 +119,8 @@ class Feed:
         """A socket is gone."""
         self._lines.pop(line.session, None)
         self.leg.closed(line.session, self.host.monotonic_s())
-        reason = line.session.close_reason or "connection_closed"
+        ended = "connection_closed" if line.said_goodbye else "unexpected_error"
+        reason = line.session.close_reason or ended
         self.events.disconnected(self.leg, line.session, reason)
         self._changed.set()
 
@@ -145,7 +146,7 @@ class Feed:
             line.socket = socket = await self._connect(self._url, line)
         except RetryError as exc:
             self._lines.pop(session, None)
-            self.events.unreachable(self.leg, str(exc))
+            self.events.unreachable(self.leg, exc)
         else:
             if not line.gone:
                 self.events.connected(self.leg)
@@ -181,6 +182,8 @@ class _Line:
         self.session = session
         self.socket: Socket | None = None
         self.gone = False
+        self.said_goodbye = False
+        """Whether the server closed it: a socket that just ends was lost."""
         self._feed = feed
 
     def text(self, payload: bytes, recv_ts_ns: int) -> None:
@@ -210,6 +213,7 @@ class _Line:
         self._feed.events.ponged(self._feed.leg)
 
     def refused(self, code: int, text: str) -> None:
+        self.said_goodbye = True
         _log.info(
             "Connection closed by server", leg=self._feed.leg.name, code=code, text=text[:120]
         )

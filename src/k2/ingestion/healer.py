@@ -75,6 +75,7 @@ class SymbolHealer:
         self._record_start = record_start
         self._wake = asyncio.Event()
         self._look_now = False
+        self._fetched = 0
         self._task: asyncio.Task[None] | None = None
         self._remind_at_s = 0.0
 
@@ -143,6 +144,7 @@ class SymbolHealer:
         """Fetch from the next id until REST has no more and nothing is held back."""
         symbol, now_s = self.tape.symbol, self._healing.host.monotonic_s
         first_id, began_s = self.tape.next_id, now_s()
+        self._fetched = 0
         lacking_since: tuple[int, float] | None = None
         delay_s, reached_id, pages_at_once = POLL_DELAY_S, first_id, 1
         while True:
@@ -170,6 +172,8 @@ class SymbolHealer:
             delay_s = POLL_DELAY_S if moved else min(2 * delay_s, POLL_DELAY_MAX_S)
             reached_id = self.tape.next_id
         if self.tape.next_id != first_id:
+            if self._fetched:
+                metrics.holes_healed.labels(symbol).inc()
             _log.info(
                 "tape_caught_up",
                 symbol=symbol,
@@ -189,6 +193,7 @@ class SymbolHealer:
         for from_id, rows in zip(asked, answers, strict=True):
             placed = place_page(self.tape, rows)
             self._healing.write(placed.items)
+            self._fetched += len(placed.items)
             for row in placed.bad_rows:
                 self._healing.reject_row(row)
             if not placed.more:

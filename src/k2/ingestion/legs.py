@@ -11,7 +11,6 @@ from k2.binance.session import Session
 from k2.ingestion.feed import Feed, FeedEvents
 from k2.ingestion.ports import Ports
 from k2.market import StreamKind
-from k2.observability import metrics
 
 LEG_NAMES = "ab"
 
@@ -54,7 +53,6 @@ class Legs:
         self._ports = ports
         self._streams_max = streams_max
         self._lines: list[list[str]] = []
-        self._counted: dict[str, int] = {}
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -71,6 +69,11 @@ class Legs:
     def figures_of(self, leg: Leg) -> LegFigures:
         """Return what the address has given that a connection belongs to."""
         return self.figures[leg.name[0]]
+
+    @property
+    def any_live(self) -> bool:
+        """Whether at least one leg is connected."""
+        return any(feed.leg.live for feed in self.feeds)
 
     def carried_beside(self, session: Session) -> bool:
         """Say whether another connection carries the symbols of this one too."""
@@ -116,17 +119,6 @@ class Legs:
         for feed in self.feeds:
             call(feed.leg)
             feed.perform([])
-
-    def measure(self) -> None:
-        """Put age, contribution and lag of each leg where a scrape finds them."""
-        now_s = self._ports.host.monotonic_s()
-        for feed in self.feeds:
-            metrics.connection_lifetime.labels(feed.leg.name).set(feed.leg.age_s(now_s))
-        for name, figures in self.figures.items():
-            counted = self._counted.get(name, 0)
-            metrics.leg_first_copies.labels(name).inc(figures.first - counted)
-            self._counted[name] = figures.first
-            metrics.leg_lag.labels(name).set(figures.lag_s)
 
     def _add(self, number: int, symbols: list[str]) -> None:
         for place, url in enumerate(self._urls):

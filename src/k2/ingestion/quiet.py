@@ -50,6 +50,13 @@ class QuietProbe:
 
     async def run(self) -> None:
         """Watch for ever."""
+        try:
+            await self._watch()
+        finally:
+            for symbol in self._silent:  # whoever writes next says so
+                metrics.symbol_silent.labels(symbol).set(0)
+
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now_s = self._host.monotonic_s()

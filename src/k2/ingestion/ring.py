@@ -1,7 +1,7 @@
 """What the tape has placed and the log does not have yet, oldest first."""
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from k2.kafka.position import SymbolPosition
 from k2.market import Gap
@@ -15,21 +15,62 @@ Item = Placed | Gap
 
 
 class Ring(deque[Item]):
-    """A shard's ring: the writer commits from it, a standby drops what the writer has committed."""
+    """A shard's ring: the writer commits from it, a standby drops what the writer has committed.
+
+    Counters only grow: ``queued`` items came in, ``written`` ones left into the log by us, and
+    ``passed`` ones otherwise: another process wrote them, or they go on their tapes again.
+    """
+
+    def __init__(self, *, rings: int = 1) -> None:
+        """Begin empty; so many rings of a process share ``RING_MAX``."""
+        super().__init__()
+        self._rings = rings
+        self.queued = 0
+        self.written = 0
+        self.passed = 0
+
+    @property
+    def balances(self) -> bool:
+        """Whether every item that came in is accounted for."""
+        return self.queued == self.written + self.passed + len(self)
 
     @property
     def full(self) -> bool:
         """Whether it takes nothing more for now."""
-        return len(self) >= RING_MAX
+        return len(self) >= self._most
+
+    @property
+    def _most(self) -> int:
+        return max(1, RING_MAX // self._rings)
+
+    def put(self, items: Iterable[Item]) -> None:
+        """Take in more, in tape order."""
+        before = len(self)
+        self.extend(items)
+        self.queued += len(self) - before
+
+    def landed(self, items: int) -> None:
+        """The oldest so many are in the log, written by us."""
+        for _ in range(items):
+            self.popleft()
+        self.written += items
+
+    def empty(self) -> list[Item]:
+        """Return everything, and keep nothing."""
+        items = list(self)
+        self.clear()
+        self.passed += len(items)
+        return items
 
     def let_go_of_oldest(self) -> None:
-        """Keep the newest ``RING_MAX``."""
-        while len(self) > RING_MAX:
-            self.popleft()
+        """Keep as many of the newest as there is room for."""
+        while len(self) > self._most:
+            self._pass()
 
     def keep(self, wanted: Callable[[Item], bool]) -> None:
         """Drop what is not wanted."""
         kept = [item for item in self if wanted(item)]
+        self.passed += len(self) - len(kept)
         self.clear()
         self.extend(kept)
 
@@ -38,7 +79,7 @@ class Ring(deque[Item]):
     ) -> None:
         """Drop what the log has by now, up to the first item it does not have."""
         while self and (_covered(self[0], positions) or symbol_of(self[0]) not in carried):
-            self.popleft()
+            self._pass()
 
     def waiting(self, symbol: str, positions: Mapping[str, SymbolPosition]) -> list[Item]:
         """Return what of a symbol the log does not have yet."""
@@ -48,6 +89,10 @@ class Ring(deque[Item]):
             if symbol_of(item) == symbol
             and (isinstance(item, Gap) or not _covered(item, positions))
         ]
+
+    def _pass(self) -> None:
+        self.popleft()
+        self.passed += 1
 
 
 def symbol_of(item: Item) -> str:

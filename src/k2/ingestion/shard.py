@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from itertools import islice
 
+import msgspec
 import structlog
 
 from k2.ingestion.commits import Commits, Extra, Told, batch_of
@@ -28,6 +29,7 @@ from k2.kafka.position import (
 from k2.kafka.transaction import Record
 from k2.market import Trade
 from k2.observability import metrics
+from k2.tape.account import Account
 from k2.tape.arbiter import Hold, Placed, SymbolTape
 
 UNSPILL_AT_ONCE = 1_000
@@ -80,11 +82,11 @@ class Shard:
         self.last_takeover_s = 0.0
         """From the lease to the first possible commit of our last term."""
         self.last_pause_s = 0.0
-        """From the last commit of the writer before us, as we saw it, to our first one."""
+        """From the last commit before our term, by its writer's clock, to our first one."""
         self.took_over_ns = 0
         self.followed_s = 0.0
         """When another process was last seen to write."""
-        self._resumes_s: float | None = None
+        self._resumes_ns: int | None = None
         self.last_commit_s = 0.0
         self.on_hole: Callable[[str], None] = _nobody
         """Told of each symbol whose trades wait for missing ids."""
@@ -99,7 +101,9 @@ class Shard:
         self._spill = spill
         self._commits = Commits(settings, log, encoder=encoder, host=host)
         self._admit = admit
-        self._ring = Ring()
+        self._ring = Ring(rings=settings.shards)
+        self._gone = Account()
+        """Of tapes carried no more."""
         self._extras: deque[Extra] = deque()
         self._arrived = asyncio.Event()
 
@@ -114,6 +118,24 @@ class Shard:
     def full(self) -> bool:
         """Whether the ring takes nothing more for now."""
         return self._ring.full
+
+    @property
+    def account(self) -> Account:
+        """What became of every trade offered to the tapes."""
+        account = msgspec.structs.replace(self._gone)
+        for tape in self.tapes.values():
+            account.add(tape)
+        return account
+
+    @property
+    def ring(self) -> Ring:
+        """What waits, to be looked at."""
+        return self._ring
+
+    @property
+    def pending_bytes(self) -> int:
+        """About how large the records of what waits will be."""
+        return round(len(self._ring) * self._commits.record_bytes)
 
     def carry(self, symbol: str) -> SymbolTape:
         """Carry a symbol from now on; its tape goes on after its position and what waits here."""
@@ -131,7 +153,9 @@ class Shard:
 
     def drop(self, symbol: str) -> None:
         """Carry a symbol no more; what is in a writer's ring is still written."""
-        self.tapes.pop(symbol).let_go()
+        tape = self.tapes.pop(symbol)
+        tape.let_go()
+        self._gone.add(tape)
         self._spill.forget(symbol)
         if self.role is Role.STANDBY:
             self._ring.keep(lambda item: symbol_of(item) != symbol)
@@ -169,7 +193,7 @@ class Shard:
 
     def append(self, items: Iterable[Item]) -> None:
         """Queue items, in tape order, for the next transaction."""
-        self._ring.extend(items)
+        self._ring.put(items)
         if self.role is Role.WRITER:
             self._arrived.set()
         else:
@@ -220,7 +244,9 @@ class Shard:
         self.takeovers += 1
         self.took_over_ns = self._host.wall_ns()
         self.last_takeover_s = self._host.monotonic_s() - began_s
-        self._resumes_s = self.followed_s if self.seen_writing else began_s
+        # The log's own last word, not when we heard it: Kafka itself may have stood still.
+        written_ms = self.log.last_written_ms
+        self._resumes_ns = self.took_over_ns if written_ms is None else written_ms * 10**6
         self._arrived.set()
 
     def do(
@@ -274,16 +300,16 @@ class Shard:
 
     def _go_on(self) -> None:
         """Let every tape stand where the log ends, and put our own trades on it again."""
-        ring, self._ring = self._ring, Ring()
+        ring = self._ring.empty()
         for symbol, tape in self.tapes.items():
             where = self.told.position.stands(symbol)
             if where is None:
                 tape.unknown()
             else:
-                self._ring.extend(tape.go_to(where.next_id, where.last_id))
+                self._ring.put(tape.go_to(where.next_id, where.last_id))
         for item in ring:
             if isinstance(item, Placed) and item.trade.symbol in self.tapes:
-                self._ring.extend(self.tapes[item.trade.symbol].offer(item.trade))
+                self._ring.put(self.tapes[item.trade.symbol].offer(item.trade))
 
     async def _let_batch_grow(self, until: asyncio.Event) -> None:
         deadline_s = self._host.monotonic_s() + self.settings.batch_timeout_s
@@ -307,19 +333,18 @@ class Shard:
         if not await self._commits.land(batch):
             return 0
         self.told = batch.after
-        for _ in items:
-            self._ring.popleft()
+        self._ring.landed(len(items))
         if extra is not None:
             self._extras.popleft()
             extra.settle(landed=True)
         self.last_commit_s = self._host.monotonic_s()
-        if self._resumes_s is not None:
-            self.last_pause_s = self.last_commit_s - self._resumes_s
-            self._resumes_s = None
+        if self._resumes_ns is not None:
+            self.last_pause_s = max(0.0, (self._host.wall_ns() - self._resumes_ns) / 1e9)
+            self._resumes_ns = None
+            metrics.takeover_seconds.labels(str(self.settings.shard)).observe(self.last_pause_s)
             _log.info(
                 "tape_resumed", shard=self.settings.shard, pause_s=round(self.last_pause_s, 3)
             )
-        metrics.pending_trades.set(len(self._ring))
         return len(items)
 
 

@@ -14,10 +14,13 @@ from k2.errors import RetryError
 from k2.ingestion.host import Host
 from k2.ingestion.workers import Worker
 from k2.kafka.clients import Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
+from k2.kafka.gap_records import GapRecord
 from k2.kafka.position import ShardRecord
 from k2.kafka.positions import read_tail
 from k2.kafka.shard_reader import EndAsker, ShardFollower
+from k2.kafka.tape_reader import TapeReader
 from k2.kafka.topics import TopicNames
 from k2.kafka.transaction import Record, ShardProducer
 
@@ -32,12 +35,14 @@ class ShardSettings:
     """What a shard needs to know."""
 
     shard: int
-    bootstrap: str
+    kafka: KafkaConnection
     names: TopicNames
     batch_size: int
     batch_timeout_s: float
     poll_s: float
     """Longest one look for new positions blocks its thread, and a shutdown."""
+    shards: int = 1
+    """How many the process has to keep in memory."""
 
 
 class ShardLog:
@@ -59,9 +64,10 @@ class ShardLog:
         self._keep_trying = keep_trying
         self._kafka = worker(f"shard-{settings.shard}")
         self._following = worker(f"follow-{settings.shard}")
+        self._reading = worker(f"read-{settings.shard}")
         self._progress = asyncio.Event()
         self._producer = ShardProducer(
-            bootstrap=settings.bootstrap,
+            kafka=settings.kafka,
             trades_topic=settings.names.trades,
             shard=settings.shard,
             keep_trying=keep_trying,
@@ -69,19 +75,29 @@ class ShardLog:
             monotonic_s=host.monotonic_s,
         )
         self._follower = ShardFollower(
-            settings.bootstrap,
+            settings.kafka,
             positions_topic=settings.names.positions,
             shard=settings.shard,
             clients=clients,
             poll_s=settings.poll_s,
             monotonic_s=host.monotonic_s,
         )
-        self._ends = EndAsker(settings.bootstrap, clients=clients)
+        self._ends = EndAsker(settings.kafka, clients=clients)
 
     @property
     def record(self) -> ShardRecord:
         """What the shard's committed records have said so far."""
         return self._follower.record
+
+    @property
+    def last_written_ms(self) -> int | None:
+        """When the last record that was read was written, by its writer's clock: unix ms."""
+        return self._follower.last_written_ms
+
+    @property
+    def recalls(self) -> int:
+        """How often a commit had to be called again because Kafka did not answer in time."""
+        return self._producer.recalls
 
     @property
     def initialised(self) -> bool:
@@ -165,7 +181,7 @@ class ShardLog:
         position = self.record.position
         return await self._kafka.run(
             lambda: read_tail(
-                self.settings.bootstrap,
+                self.settings.kafka,
                 trades_topic=self.settings.names.trades,
                 shard=self.settings.shard,
                 writer_schema=parse_schema(SCHEMA_TEXT),
@@ -175,6 +191,22 @@ class ShardLog:
                 monotonic_s=self._host.monotonic_s,
             )
         )
+
+    async def gap_records(self) -> list[GapRecord]:
+        """Return every declaration and repair there is, once whatever is open now has ended.
+
+        Commits go on meanwhile.
+
+        Raises:
+            RetryError: If Kafka cannot be read.
+        """
+        reader = TapeReader(
+            self.settings.kafka,
+            shard=self.settings.shard,
+            clients=self._clients,
+            monotonic_s=self._host.monotonic_s,
+        )
+        return await self._reading.run(lambda: reader.gap_records(self.settings.names.gaps))
 
     async def release(self) -> None:
         """Give the producer up."""
@@ -187,6 +219,7 @@ class ShardLog:
         self._kafka.close()
         await self._following.run(self._follower.close)
         self._following.close()
+        self._reading.close()
 
     async def _follow_to(self, offset: int) -> None:
         deadline_s = self._host.monotonic_s() + FOLLOW_DEADLINE_S

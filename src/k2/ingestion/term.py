@@ -35,6 +35,7 @@ class Terms:
         """Set while this process does not write the shard."""
         self._duties = duties
         self._fenced = fenced
+        self._was_fenced = False
         self._group: asyncio.TaskGroup | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._granted = asyncio.Event()
@@ -76,7 +77,7 @@ class Terms:
             try:
                 await self._serve()
             except FencedError as exc:
-                fenced = True
+                fenced = self._was_fenced = True
                 self._granted.clear()
                 _log.warning("shard_taken_by_another", shard=label, reason=str(exc))
             finally:
@@ -93,8 +94,8 @@ class Terms:
         if not await self._take_over():
             return
         metrics.shard_writer.labels(label).set(1)
-        metrics.takeovers.labels(label).inc()
-        metrics.takeover_seconds.labels(label).observe(shard.last_takeover_s)
+        reason = "succession" if shard.seen_writing else "rejoin" if self._was_fenced else "start"
+        metrics.takeovers.labels(label, reason).inc()
         _log.info(
             "took_over",
             shard=label,

@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from k2.errors import RetryError, StopError
+from k2.ingestion.archive_figures import ArchiveFigures
 from k2.kafka.dead_letters import DeadLetters
 from k2.lake.commit_plan import Source
 from k2.lake.writer import Landed, TableWriter
@@ -34,6 +35,8 @@ class TopicArchive:
         topic: str,
         writer: TableWriter,
         *,
+        figures: ArchiveFigures,
+        dead_letters: DeadLetters,
         partitions: int,
         source: Source = Source.MAIN,
         torn_from_rows: int = 0,
@@ -48,31 +51,34 @@ class TopicArchive:
         self._writer = writer
         self._source = source
         self._torn_from_rows = torn_from_rows
-        self._dead_letters = DeadLetters(
-            settings.dead_letter_dir, topic=topic, connection_id="archive"
-        )
+        self._dead_letters = dead_letters
+        self._figures = figures
         self._values: list[bytes | None] = []
+        self._produced_ms: list[int] = []
+        """When each of them was produced, as Kafka says: unix time in ms."""
         self._bytes = 0
         self._flushed_at_s = 0.0
         self._remind_at_s = 0.0
+        self._partitions = range(partitions)
         self._next: dict[int, int] = {}
-        self._open: dict[int, list[bytes | None]] = {}
+        self._open: dict[int, list[tuple[bytes | None, int]]] = {}
         """By partition, records whose transaction may have others behind them; of no batch yet."""
         self._read: dict[int, int] = {}
         """By partition, the offset behind the last record read."""
         self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.kafka_bootstrap,
-                "group.id": CONSUMER_GROUP,
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                # Records the table lacks that Kafka no longer has are a loss to be seen.
-                "auto.offset.reset": "error",
-                "fetch.queue.backoff.ms": 1,
-                "fetch.wait.max.ms": 100,
-                "log_level": 2,  # what goes wrong comes as an event, see _judge
-            }
+            settings.kafka.client(
+                {
+                    "group.id": CONSUMER_GROUP,
+                    "isolation.level": "read_committed",
+                    "enable.auto.commit": False,
+                    "enable.partition.eof": True,
+                    # Records the table lacks that Kafka no longer has are a loss to be seen.
+                    "auto.offset.reset": "error",
+                    "fetch.queue.backoff.ms": 1,
+                    "fetch.wait.max.ms": 100,
+                    "log_level": 2,  # what goes wrong comes as an event, see _judge
+                }
+            )
         )
         offsets = writer.offsets(source)
         starts = [
@@ -108,6 +114,7 @@ class TopicArchive:
         Returns how many records came.
         """
         if len(self._values) >= HELD_FLUSHES_MAX * self._settings.flush_rows:
+            self._show_lag()  # its seconds go on
             return 0
         try:
             messages = self._consumer.consume(RECORDS_PER_POLL, timeout_s)
@@ -117,12 +124,14 @@ class TopicArchive:
         for message in messages:
             partition = message.partition() or 0
             if (problem := message.error()) is None:
-                self._take(partition, message.offset() or 0, message.value())
+                value, produced_ms = message.value(), message.timestamp()[1]
+                self._take(partition, message.offset() or 0, value, produced_ms)
                 taken += 1
             elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
                 self._close_transaction(partition)  # what can be read is whole transactions
             else:
                 self._judge(problem)
+        self._show_lag()
         return taken
 
     def flush(self) -> bool:
@@ -146,19 +155,20 @@ class TopicArchive:
         took_s = time.monotonic() - began_s
         self._flushed_at_s = began_s
         self._report(landed, took_s)
-        self._values, self._bytes, self._next = [], 0, {}
+        self._values, self._produced_ms, self._bytes, self._next = [], [], 0, {}
+        self._show_lag()
         return True
 
     def close(self) -> None:
         """Let go of Kafka."""
         self._consumer.close()
 
-    def _take(self, partition: int, offset: int, value: bytes | None) -> None:
+    def _take(self, partition: int, offset: int, value: bytes | None, produced_ms: int) -> None:
         if offset != self._read.get(partition):
             # A transaction's records follow one another, and its end takes an offset of its own.
             self._close_transaction(partition)
         records = self._open.setdefault(partition, [])
-        records.append(value)
+        records.append((value, produced_ms))
         self._read[partition] = offset + 1
         if len(records) >= self._torn_from_rows:
             self._close_transaction(partition)
@@ -166,22 +176,22 @@ class TopicArchive:
     def _close_transaction(self, partition: int) -> None:
         """Put into the batch what was read of a partition; nothing that belongs to it will come."""
         if records := self._open.pop(partition, None):
-            self._values += records
-            self._bytes += sum(len(value or b"") for value in records)
+            for value, produced_ms in records:
+                self._values.append(value)
+                self._produced_ms.append(produced_ms)
+                self._bytes += len(value or b"")
             self._next[partition] = self._read[partition]
 
     def _report(self, landed: Landed, took_s: float) -> None:
-        name = self._writer.name
-        metrics.rows_written.labels(name).inc(landed.rows)
-        metrics.table_commit_seconds.labels(name).observe(took_s)
+        self._figures.landed(landed, took_s=took_s, produced_ms=self._produced_ms)
         for bad in landed.decoded.undecodable:
-            metrics.message_errors.labels(bad.error_type).inc()
             _log.warning("record_not_archived", topic=self._topic, reason=bad.error)
             self._dead_letters.write(
                 original=_readable(bad.value),
                 error=bad.error,
                 error_type=bad.error_type,
                 symbol=None,
+                topic=self._topic,
             )
         if landed.decoded.repeated and self._writer.rereads:
             _log.info("records_already_held", topic=self._topic, count=len(landed.decoded.repeated))
@@ -199,6 +209,22 @@ class TopicArchive:
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as exc:
             _log.debug("offset_commit_skipped", reason=exc.args[0].str())
+
+    def _show_lag(self) -> None:
+        """Show how far the table is behind; costs no request."""
+        self._figures.waiting(len(self._values))
+        held_ms = [self._produced_ms[0]] if self._produced_ms else []
+        held_ms += [records[0][1] for records in self._open.values() if records]
+        in_table = self._writer.offsets(self._source)
+        for partition in self._partitions:
+            _, end = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), cached=True
+            )
+            self._figures.lag(
+                partition,
+                behind=max(0, end - in_table.get(partition, 0)),
+                oldest_ms=min(held_ms, default=None),
+            )
 
     def _judge(self, problem: KafkaError) -> None:
         # The library's names for its own codes start with an underscore.

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,9 @@ SchemaText = Callable[[int], str | None]
 
 TRADES_ARROW: pa.Schema = schema_to_pyarrow(TRADES_SCHEMA, include_field_ids=False)
 GAPS_ARROW: pa.Schema = schema_to_pyarrow(GAPS_SCHEMA, include_field_ids=False)
+
+SCHEMAS_MAX = 10
+"""Schemas kept ready to decode with; those used longest ago make room."""
 
 _WIRE_HEADER_BYTES = 5
 _TS_US_MAX = 253_402_300_799 * 10**6  # 9999-12-31: neither partitions nor readers count further
@@ -64,7 +68,14 @@ class TradeDecoder:
         """Decode with schemas from ``schema_text``, resolved to the one the table is made for."""
         self._schema_text = schema_text
         self._reader = fastavro.parse_schema(_integer_times(json.loads(reader_schema_text)))
-        self._schemas: dict[int, Any] = {}
+        self._schemas: OrderedDict[int, Any] = OrderedDict()
+        self.evictions = 0
+        """How often a schema had to make room: poison names ids without end."""
+
+    @property
+    def schemas(self) -> int:
+        """How many schemas are kept ready."""
+        return len(self._schemas)
 
     def decode(self, values: Sequence[bytes | None], coverage: Coverage) -> Decoded:
         """Decode one batch.
@@ -127,6 +138,10 @@ class TradeDecoder:
         if schema_id not in self._schemas:
             text = self._schema_text(schema_id)
             self._schemas[schema_id] = None if text is None else _parsed(text)
+            if len(self._schemas) > SCHEMAS_MAX:
+                self._schemas.popitem(last=False)
+                self.evictions += 1
+        self._schemas.move_to_end(schema_id)
         schema = self._schemas[schema_id]
         if schema is None:
             raise RejectError(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, RESTError
@@ -123,6 +124,15 @@ class TableWriter:
             again = from_first and (moved or name == "trades")
             sources[source] = Reached(topic, {} if again else was.offsets)
         self.state = msgspec.structs.replace(self._in_table, sources=sources)
+
+    @property
+    def snapshots(self) -> int:
+        """How many snapshots the table keeps."""
+        return len(self._table.metadata.snapshots)
+
+    def rows(self) -> pa.Table:
+        """Return every row of the table; for the small one of gaps."""
+        return self._table.scan().to_arrow()
 
     def offsets(self, source: Source = Source.MAIN) -> Offsets:
         """Return, per partition of a source, the first offset not in the table."""

@@ -52,10 +52,10 @@ class Figures(msgspec.Struct):
     """The latest id that was not equal."""
 
     @property
-    def share_equal(self) -> float:
-        """The part of all judged trades that both sides tell alike; 1 while none was judged."""
+    def share_equal(self) -> float | None:
+        """The part of all judged trades that both sides tell alike; None while none was judged."""
         judged = self.equal + self.different + self.not_heard + self.not_written
-        return self.equal / judged if judged else 1.0
+        return round(self.equal / judged, 6) if judged else None
 
 
 class Comparison:

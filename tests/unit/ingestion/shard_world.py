@@ -12,6 +12,7 @@ from k2.ingestion.host import Host
 from k2.ingestion.shard import Shard
 from k2.ingestion.shard_log import ShardSettings
 from k2.ingestion.spill import Spill
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.position import (
     NOTHING_RECORDED,
     Identity,
@@ -148,6 +149,8 @@ class FakeLog:
         self.away_s = 0.0
         self.calls: list[str] = []
         self.initialised = False
+        self.recalls = 0
+        self.last_written_ms: int | None = None
         self.trades_tail: tuple[bool, dict[str, int]] = (False, {})
 
     def stand_at(self, next_id: int, symbol: str = "BTCUSDT") -> None:
@@ -239,7 +242,7 @@ class ShardWorld:
         self.holes: list[str] = []
         self.losses: list[str] = []
         self.shard = Shard(
-            ShardSettings(0, "kafka:9092", NAMES, batch_size, 0.05, 0.25),
+            ShardSettings(0, KafkaConnection("kafka:9092"), NAMES, batch_size, 0.05, 0.25),
             self.log,  # type: ignore[arg-type] # what a shard uses of ShardLog
             encoder=IdEncoder(),  # type: ignore[arg-type] # what a shard uses of TradeEncoder
             hold=Hold(),

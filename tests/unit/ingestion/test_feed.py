@@ -149,7 +149,7 @@ class _Wiring:
     def disconnected(self, leg: Leg, session: Session, reason: str) -> None:
         self.told.append(f"disconnected {reason}")
 
-    def unreachable(self, leg: Leg, problem: str) -> None:
+    def unreachable(self, leg: Leg, problem: RetryError) -> None:
         self.told.append(f"unreachable {problem}")
 
 
@@ -243,7 +243,7 @@ def test_it_comes_back_after_refusals_and_lost_sockets(wait_until: WaitUntil) ->
             await wait_until(lambda: running.leg.live)
         told = running.wiring.told
         assert told[:5] == ["unreachable ws://peer: refused"] * 3 + ["connected", "live"]
-        assert told.count("disconnected connection_closed") == 3
+        assert told.count("disconnected unexpected_error") == 3
 
     asyncio.run(scenario())
 

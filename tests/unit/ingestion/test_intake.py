@@ -8,6 +8,7 @@ import pytest
 from k2.binance.frames import Reply, ServerShutdown
 from k2.binance.leg import MANUAL, Leg, LegLimits, Replaced
 from k2.binance.session import Session, SessionLimits
+from k2.binance.websocket import ConnectError
 from k2.ingestion import ring
 from k2.ingestion.intake import Intake
 from k2.ingestion.legs import LegFigures
@@ -26,6 +27,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.world = ShardWorld(next_id=100)
         self.folder = folder
+        self.dead_letters = DeadLetters(folder, topic="t", connection_id="c")
         self.looked: list[str] = []
         self.late_ids: list[int] = []
         self.is_live = False
@@ -34,7 +36,7 @@ class Scene:
         self.intake = Intake(
             StreamKind.AGG_TRADE,
             duties=self,  # type: ignore[arg-type] # what an intake uses of Duties
-            rejects=Rejects(DeadLetters(folder, topic="t", connection_id="c")),
+            rejects=Rejects(self.dead_letters),
             live=lambda: self.is_live,
             beside=lambda _: self.carried_beside,
             figures_of=lambda leg: self.figures[leg.name[0]],
@@ -65,6 +67,7 @@ class Scene:
 
     @property
     def letters(self) -> list[dict[str, Any]]:
+        assert self.dead_letters.flush()
         files = sorted(self.folder.glob("*.jsonl"))
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
@@ -146,7 +149,7 @@ def test_a_trade_there_is_no_room_for_is_counted_and_not_heard(
 ) -> None:
     monkeypatch.setattr(ring, "RING_MAX", 1)
     counter = metrics.let_go.labels("BTCUSDT")
-    before = counter._value.get()
+    before = counter.value
 
     async def story() -> None:
         scene = Scene(tmp_path)
@@ -155,7 +158,7 @@ def test_a_trade_there_is_no_room_for_is_counted_and_not_heard(
         scene.on_a(101)
         scene.on_b(101)
         assert scene.intake.heard == {"BTCUSDT": 100}
-        assert counter._value.get() - before == 2
+        assert counter.value - before == 2
         assert scene.figures["a"].first == 1
         assert scene.world.losses == ["BTCUSDT"] * 2
 
@@ -218,7 +221,6 @@ def test_everything_is_looked_for_when_hearing_begins_and_not_with_every_newcome
         since_s = intake.heard_since_s
         assert since_s == virtual_host().monotonic_s()
         assert scene.looked == ["BTCUSDT"]
-        assert metrics.connection_state._value.get() == 1
         await asyncio.sleep(3)
         intake.live(scene.b, scene.of_b)
         intake.disconnected(scene.b, scene.of_b, "connection_closed")
@@ -226,10 +228,43 @@ def test_everything_is_looked_for_when_hearing_begins_and_not_with_every_newcome
         scene.is_live = False
         intake.disconnected(scene.a, scene.of_a, "connection_closed")
         assert intake.heard_since_s is None
-        assert metrics.connection_state._value.get() == 0
         scene.is_live = True
         intake.live(scene.b, scene.of_b)
         assert len(scene.looked) == 2
+
+    virtually(story())
+
+
+def test_every_frame_is_counted_as_what_it_was(tmp_path: Path) -> None:
+    async def story() -> None:
+        scene = Scene(tmp_path)
+        intake = scene.intake
+        scene.on_a(100)
+        scene.on_b(100)
+        scene.intake.frame(scene.a, scene.of_a, b'{"result":null,"id":1}', 0)
+        scene.intake.frame(scene.a, scene.of_a, b"nonsense", 0)
+        scene.intake.drop("BTCUSDT")
+        scene.on_a(101)
+        assert intake.kinds() == {"trade": 2, "control": 1, "rejected": 1, "retired": 1}
+        assert intake.frames == 5
+        assert intake.copies == 1
+
+    virtually(story())
+
+
+def test_the_exchanges_lag_is_shown_as_it_is_below_zero_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        scene = Scene(tmp_path)
+        lag = metrics.exchange_lag.labels()
+        count, total = lag.count, lag.total
+        scene.on_a(100)
+        ordinary_s = lag.total - total
+        assert 0 < ordinary_s < 1
+        scene.on_a(101, at_ms=-2_000)
+        assert lag.count - count == 2
+        assert lag.total - total == pytest.approx(2 * ordinary_s - 2)
+        scene.on_b(101)
+        assert lag.count - count == 2, "a copy's lag is that of its leg"
 
     virtually(story())
 
@@ -255,17 +290,21 @@ def test_ends_and_replacements_are_counted_by_reason(tmp_path: Path) -> None:
         lost = metrics.reconnections.labels("connection_closed")
         rotated = metrics.rotations.labels(MANUAL, "a")
         silent = metrics.reconnections.labels("pong_timeout")
-        counters = (lost, rotated, silent)
-        before = [counter._value.get() for counter in counters]
+        unanswered = metrics.pong_timeouts.labels()
+        nameless = metrics.connection_errors.labels("dns")
+        broken = metrics.connection_errors.labels("protocol")
+        counters = (lost, rotated, silent, unanswered, nameless, broken)
+        before = [counter.value for counter in counters]
         intake.replaced(scene.a, Replaced(MANUAL, overlapped=True))
         intake.replaced(scene.a, Replaced("pong_timeout", overlapped=True))
         intake.disconnected(scene.a, scene.of_a, "connection_closed")
         intake.disconnected(scene.a, scene.of_a, "shutdown")
         scene.of_b.replaced = True
         intake.disconnected(scene.b, scene.of_b, "connection_closed")
-        intake.unreachable(scene.a, "refused")
-        after = [counter._value.get() for counter in counters]
-        assert [now - was for now, was in zip(after, before, strict=True)] == [1, 1, 1]
+        intake.unreachable(scene.a, ConnectError("nobody there", url="ws://a", kind="dns"))
+        intake.disconnected(scene.a, scene.of_a, "websocket_error")
+        after = [counter.value for counter in counters]
+        assert [now - was for now, was in zip(after, before, strict=True)] == [1, 1, 1, 1, 1, 1]
 
     virtually(story())
 

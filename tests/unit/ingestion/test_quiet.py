@@ -114,19 +114,36 @@ def test_a_busy_symbol_that_falls_silent_is_news_within_seconds_and_asked_about_
 
         async def story() -> None:
             await scene.trade(every_s=0.1, times=600)
-            assert silent._value.get() == 0
+            assert silent.value == 0
             await asyncio.sleep(ALLOWED_MIN_S + LOOK_EVERY_S)
-            assert silent._value.get() == 1
+            assert silent.value == 1
             assert len(scene.rest.asked_newest) == 1, "asked about at once"
             await asyncio.sleep(OVERDUE_AGAIN_S + LOOK_EVERY_S)
             assert len(scene.rest.asked_newest) == 2
             await asyncio.sleep(10 * OVERDUE_AGAIN_S)
             assert len(scene.rest.asked_newest) >= 9
             await scene.trade(every_s=0.1, times=100)
-            assert silent._value.get() == 0
+            assert silent.value == 0
 
         silent.set(0)
         await scene.play(story())
+
+    virtually(tell())
+
+
+def test_whoever_is_no_writer_any_more_calls_nobody_silent() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        silent = metrics.symbol_silent.labels("BTCUSDT")
+
+        async def story() -> None:
+            await scene.trade(every_s=0.1, times=600)
+            await asyncio.sleep(ALLOWED_MIN_S + LOOK_EVERY_S)
+            assert silent.value == 1
+
+        silent.set(0)
+        await scene.play(story())
+        assert silent.value == 0
 
     virtually(tell())
 

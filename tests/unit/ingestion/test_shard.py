@@ -18,6 +18,7 @@ from unit.ingestion.shard_world import (
     ShardWorld,
     beside,
     until,
+    virtual_host,
     virtually,
 )
 from unit.trades import trade
@@ -251,6 +252,27 @@ def test_a_kafka_that_is_away_is_asked_until_it_answers_and_the_pause_is_told() 
         assert world.log.calls == ["take_over"] * 4
         assert world.shard.last_takeover_s > 0.2
         assert world.shard.takeovers == 1
+
+    virtually(story())
+
+
+def test_the_pause_counts_from_the_logs_last_word_whoever_wrote_it() -> None:
+    async def story() -> None:
+        world = ShardWorld()
+        world.log.last_written_ms = virtual_host().wall_ns() // 10**6 - 20_000
+        world.stream(5, 6)
+        await _takes_over(world)
+        assert 20 <= world.shard.last_pause_s < 21
+
+    virtually(story())
+
+
+def test_the_pause_of_a_new_tape_counts_from_its_take_over() -> None:
+    async def story() -> None:
+        world = ShardWorld()
+        world.stream(5, 6)
+        await _takes_over(world)
+        assert 0 <= world.shard.last_pause_s < 1
 
     virtually(story())
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
@@ -7,6 +8,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 from k2.errors import RetryError, StopError
 from k2.ingestion import topic_archive
 from k2.ingestion.topic_archive import HELD_FLUSHES_MAX, TopicArchive
+from k2.kafka.dead_letters import DeadLetters
 from k2.lake.commit_plan import Offsets, Source
 from k2.settings import Settings
 
@@ -33,6 +35,9 @@ class Message:
     def offset(self) -> int:
         return self._offset
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_000 + self._offset
+
 
 def end(partition: int = 0) -> Message:
     return Message(partition=partition, error=KafkaError._PARTITION_EOF)
@@ -55,7 +60,30 @@ class FakeConsumer:
     def consume(self, _records: int, _timeout_s: float) -> list[Message]:
         return self.ready.pop(0) if self.ready else []
 
+    def get_watermark_offsets(self, _tp: TopicPartition, *, cached: bool) -> tuple[int, int]:
+        assert cached, "a request in every turn would cost what it measures"
+        return 0, 20
+
     def commit(self, **_how: Any) -> None: ...
+
+
+class FakeFigures:
+    """Keeps what it is told."""
+
+    made: "FakeFigures"
+
+    def __init__(self) -> None:
+        self.lags: list[tuple[int, int, int | None]] = []
+        self.commits: list[list[int]] = []
+
+    def waiting(self, records: int) -> None: ...
+
+    def lag(self, partition: int, *, behind: int, oldest_ms: int | None) -> None:
+        self.lags.append((partition, behind, oldest_ms))
+
+    def landed(self, _landed: Any, *, took_s: float, produced_ms: list[int]) -> None:
+        assert took_s >= 0
+        self.commits.append(produced_ms)
 
 
 class FakeWriter:
@@ -94,11 +122,14 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Made]:
     monkeypatch.setattr("k2.ingestion.topic_archive.time.sleep", lambda _s: None)
 
     def made(torn_from_rows: int = TORN_FROM_ROWS, partitions: int = 1) -> Made:
+        FakeFigures.made = figures = FakeFigures()
         writer: Any = FakeWriter({Source.MAIN: {0: 99}, Source.REPAIRS: {1: 7}})
         one = TopicArchive(
             Settings(flush_rows=FLUSH_ROWS),
             "t.repairs",
             writer,
+            figures=cast("Any", figures),
+            dead_letters=DeadLetters(Path("nowhere"), topic="t", connection_id="archive"),
             partitions=partitions,
             source=Source.REPAIRS,
             torn_from_rows=torn_from_rows,
@@ -209,3 +240,18 @@ def test_what_cannot_be_gone_on_from_stops(make: Callable[..., Made], code: int,
     consumer.ready = [[Message(error=code)]]
     with pytest.raises(StopError, match=says):
         one.poll(0.1)
+
+
+def test_the_lag_counts_from_the_table_and_its_age_from_the_oldest_record(
+    make: Callable[..., Made],
+) -> None:
+    one, consumer, writer = make(torn_from_rows=0, partitions=2)
+    one.poll(0.1)
+    assert FakeFigures.made.lags == [(0, 20, None), (1, 13, None)]
+    consumer.ready = [[Message(3), Message(4)]]
+    one.poll(0.1)
+    assert FakeFigures.made.lags[-2:] == [(0, 20, 1_003), (1, 13, 1_003)]
+    writer.held[Source.REPAIRS] = {0: 5, 1: 7}
+    assert one.flush()
+    assert FakeFigures.made.lags[-2:] == [(0, 15, None), (1, 13, None)]
+    assert FakeFigures.made.commits == [[1_003, 1_004]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from k2.errors import RetryError
 from k2.kafka.encoding import SCHEMA_TEXT
 from k2.kafka.gap_records import encode_gap, encode_repaired
-from k2.lake.decoding import GAPS_ARROW, TRADES_ARROW, GapDecoder, TradeDecoder
+from k2.lake.decoding import GAPS_ARROW, SCHEMAS_MAX, TRADES_ARROW, GapDecoder, TradeDecoder
 from k2.market import Gap, GapClass, IdRange
 from k2.tape.coverage import Coverage
 
@@ -133,6 +133,23 @@ def test_a_strange_record_is_handed_back_and_keeps_its_neighbours(
     assert bad.value == (strange or b"")
     assert bad.error_type == "serialize"
     assert decoded.coverage.as_pairs() == {"BTCUSDT": [(1, 1), (3, 3)]}
+
+
+def test_only_so_many_schemas_are_kept_ready(value_of: ValueOf) -> None:
+    asked: list[int] = []
+
+    def schema_text(schema_id: int) -> str:
+        asked.append(schema_id)
+        return SCHEMA_TEXT
+
+    decoder = TradeDecoder(schema_text, reader_schema_text=SCHEMA_TEXT)
+    value = value_of(1)
+    for schema_id in (1, 2, 1, *range(3, SCHEMAS_MAX + 2), 1, 2):
+        decoder.decode([value[:1] + schema_id.to_bytes(4, "big") + value[5:]], Coverage())
+    assert decoder.schemas == SCHEMAS_MAX
+    assert decoder.evictions == 2
+    assert asked.count(1) == 1, "used again in time"
+    assert asked.count(2) == 2, "the one used longest ago made room"
 
 
 def test_a_row_that_does_not_fit_leaves_its_id_to_one_that_does(

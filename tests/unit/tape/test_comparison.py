@@ -21,6 +21,11 @@ def test_equal_trades_match_whichever_side_comes_first() -> None:
     assert comparison.figures["BTCUSDT"].share_equal == 1
 
 
+def test_nothing_judged_is_no_share_at_all() -> None:
+    assert Figures().share_equal is None
+    assert Figures(not_heard=1).share_equal == 0
+
+
 def test_every_told_field_counts_and_is_named() -> None:
     for name, value in (
         ("price", Decimal(2)),
@@ -56,7 +61,7 @@ def test_what_one_side_lacks_is_judged_after_a_while() -> None:
     assert _counts(comparison.figures["BTCUSDT"]) == (1, 0, 0, 0)
     comparison.settle(SETTLED_AFTER_S + 1)
     assert _counts(comparison.figures["BTCUSDT"]) == (1, 0, 1, 1)
-    assert comparison.figures["BTCUSDT"].share_equal == 1 / 3
+    assert comparison.figures["BTCUSDT"].share_equal == round(1 / 3, 6)
 
 
 def test_a_writer_that_is_away_for_long_is_not_blamed() -> None:

@@ -1,0 +1,111 @@
+"""What the archive counts of its own work, for its metrics page."""
+
+import time
+from bisect import insort
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2.lake.writer import Landed, TableWriter
+from k2.market import IdRange
+from k2.observability import metrics
+from k2.observability.families import Spread
+from k2.tape.coverage import Coverage
+from k2.tape.ranges import without
+
+_STEP_NS = 10**7
+"""Ages are counted in steps of 10 ms: hundreds of thousands of rows have a few hundred of them."""
+
+
+class ArchiveFigures:
+    """Counts one topic's way into a table. Called by the archive's thread, read by a scrape."""
+
+    def __init__(
+        self, writer: TableWriter, declared: "Declared", *, topic: str, group: str
+    ) -> None:
+        """Make this topic's series; ``declared`` is shared by all topics of an archive."""
+        self._writer = writer
+        self._declared = declared
+        self._topic = topic
+        self._group = group
+        self._show_table()
+
+    def waiting(self, records: int) -> None:
+        """So many records are read and in no table yet."""
+        metrics.batch_size.labels(self._writer.name).set(records)
+
+    def lag(self, partition: int, *, behind: int, oldest_ms: int | None) -> None:
+        """Show how far the table is behind the end of a partition.
+
+        Args:
+            partition: Of this topic.
+            behind: Offsets between the table's and the partition's end.
+            oldest_ms: Timestamp of the oldest record read and not in the table, unix ms.
+        """
+        labels = (self._topic, str(partition), self._group)
+        metrics.consumer_lag.labels(*labels).set(behind)
+        age_s = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
+        metrics.consumer_lag_seconds.labels(*labels).set(age_s)
+
+    def landed(self, landed: Landed, *, took_s: float, produced_ms: Iterable[int]) -> None:
+        """Count a commit that is in the table now; ``produced_ms`` are its records' timestamps."""
+        name, now_s = self._writer.name, time.time()
+        metrics.rows_written.labels(name).inc(landed.rows)
+        metrics.table_commit_seconds.labels(name, "append").observe(took_s)
+        metrics.transaction_rows.labels(name).observe(landed.rows)
+        metrics.last_commit_timestamp.labels(name).set(now_s)
+        for bad in landed.decoded.undecodable:
+            metrics.message_errors.labels(bad.error_type).inc()
+            metrics.table_write_errors.labels(name, bad.error_type).inc()
+        if not self._writer.rereads:
+            metrics.topic_duplicates.inc(len(landed.decoded.repeated))
+        rows = landed.decoded.rows
+        if "recv_ts_ns" in rows.column_names:
+            now_ns = time.time_ns()
+            live = rows.filter(pc.equal(rows.column("origin"), "STREAM"))
+            received_ns = live.column("recv_ts_ns")
+            produced_ns = pc.multiply(pa.array(produced_ms, pa.int64()), 10**6)
+            _observe(metrics.lake_freshness.labels(), pc.subtract(now_ns, received_ns))
+            _observe(metrics.commit_freshness.labels(), pc.subtract(now_ns, produced_ns))
+        else:
+            self._declared.add(rows)
+        self._show_table()
+
+    def _show_table(self) -> None:
+        metrics.snapshot_count.labels(self._writer.name).set(self._writer.snapshots)
+        coverage = self._writer.state.coverage
+        for symbol in coverage.symbols():
+            metrics.lake_next_id.labels(symbol).set(coverage.ranges(symbol)[-1].last_id + 1)
+        if coverage.symbols():
+            lacking = self._declared.lacking(coverage)
+            metrics.promise_broken.set(metrics.topic_duplicates.labels().value + lacking)
+
+
+class Declared:
+    """Which ids gap records cover, as the archive has read them."""
+
+    def __init__(self, rows: pa.Table | None = None) -> None:
+        """Begin with the rows of the table of gaps."""
+        self._ranges: dict[str, list[IdRange]] = {}
+        if rows is not None:
+            self.add(rows)
+
+    def add(self, rows: pa.Table) -> None:
+        """Take in more rows of that table."""
+        for row in rows.to_pylist():
+            ids = self._ranges.setdefault(row["symbol"], [])
+            insort(ids, IdRange(row["first_id"], row["last_id"]), key=lambda one: one.first_id)
+
+    def lacking(self, coverage: Coverage) -> int:
+        """Return how many ids neither a row nor a gap record covers, first to last id held."""
+        return sum(
+            len(ids)
+            for symbol in coverage.symbols()
+            for ids in without(coverage.holes(symbol), self._ranges.get(symbol, []))
+        )
+
+
+def _observe(spread: Spread, ages_ns: pa.Array) -> None:
+    for one in pc.value_counts(pc.divide(ages_ns, _STEP_NS)).to_pylist():
+        spread.observe(one["values"] * _STEP_NS / 10**9, one["counts"])

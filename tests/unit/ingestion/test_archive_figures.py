@@ -1,0 +1,93 @@
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from k2.ingestion.archive_figures import ArchiveFigures, Declared
+from k2.lake.decoding import Undecodable
+from k2.observability import metrics
+from k2.tape.coverage import Coverage
+
+
+def _writer(name: str, coverage: dict[str, list[tuple[int, int]]]) -> Any:
+    return SimpleNamespace(
+        name=name, rereads=False, snapshots=3, state=SimpleNamespace(coverage=Coverage(coverage))
+    )
+
+
+def _landed(rows: pa.Table, *, bad: list[Undecodable], repeated: list[str]) -> Any:
+    decoded = SimpleNamespace(rows=rows, undecodable=bad, repeated=repeated)
+    return SimpleNamespace(rows=rows.num_rows, decoded=decoded)
+
+
+def test_ids_are_lacking_that_neither_a_row_nor_a_gap_covers() -> None:
+    declared = Declared(pa.table({"symbol": ["BTCUSDT"], "first_id": [11], "last_id": [12]}))
+    tape = Coverage({"BTCUSDT": [(1, 10), (14, 20), (23, 30)], "ETHUSDT": [(5, 9)]})
+    assert declared.lacking(tape) == 1 + 2
+    declared.add(
+        pa.table({"symbol": ["BTCUSDT", "BTCUSDT"], "first_id": [21, 13], "last_id": [22, 13]})
+    )
+    assert declared.lacking(tape) == 0
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The figures are the process's: other tests read them too."""
+    yield
+    metrics.topic_duplicates.set(0)
+    metrics.promise_broken.set(0)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_landed_commit_is_counted_row_by_row() -> None:
+    writer = _writer("trades", {"BTCUSDT": [(1, 2)]})
+    figures = ArchiveFigures(writer, Declared(), topic="t", group="g")
+    before = metrics.lake_freshness.labels().count, metrics.commit_freshness.labels().count
+    now_ns = time.time_ns()
+    rows = pa.table(
+        {
+            "recv_ts_ns": [now_ns - 10**9, now_ns - 3 * 10**9, now_ns],
+            "origin": ["STREAM", "STREAM", "HEALED"],
+        }
+    )
+    bad = [Undecodable(b"x", "why", "serialize")]
+    errors = metrics.table_write_errors.labels("trades", "serialize").value
+    figures.landed(
+        _landed(rows, bad=bad, repeated=[]), took_s=0.02, produced_ms=[now_ns // 10**6 - 900] * 2
+    )
+    assert metrics.lake_freshness.labels().count - before[0] == 2
+    assert metrics.commit_freshness.labels().count - before[1] == 2
+    assert metrics.table_write_errors.labels("trades", "serialize").value == errors + 1
+    assert metrics.lake_next_id.labels("BTCUSDT").value == 3
+    assert metrics.snapshot_count.labels("trades").value == 3
+    assert metrics.promise_broken.labels().value == 0
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_id_the_topic_holds_twice_breaks_the_promise() -> None:
+    figures = ArchiveFigures(
+        _writer("trades", {"BTCUSDT": [(1, 2)]}), Declared(), topic="t", group="g"
+    )
+    figures.landed(_landed(pa.table({"x": []}), bad=[], repeated=["m"]), took_s=0, produced_ms=[])
+    assert metrics.topic_duplicates.labels().value == 1
+    assert metrics.promise_broken.labels().value == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_hole_nobody_declared_breaks_the_promise() -> None:
+    ArchiveFigures(
+        _writer("trades", {"BTCUSDT": [(1, 2), (5, 6)]}), Declared(), topic="t", group="g"
+    )
+    assert metrics.promise_broken.labels().value == 2
+
+
+def test_a_partition_without_waiting_records_has_no_age() -> None:
+    figures = ArchiveFigures(_writer("trades", {}), Declared(), topic="t", group="g")
+    figures.lag(0, behind=7, oldest_ms=None)
+    assert metrics.consumer_lag.labels("t", "0", "g").value == 7
+    assert metrics.consumer_lag_seconds.labels("t", "0", "g").value == 0
+    figures.lag(0, behind=7, oldest_ms=int(time.time() * 1000) - 5_000)
+    assert 4.9 < metrics.consumer_lag_seconds.labels("t", "0", "g").value < 6
