@@ -30,13 +30,16 @@ def tail(
     Args:
         count: How many records before now.
         follow: Go on with what arrives, until Ctrl-C.
-        symbols: Only these.
+        symbols: Only these, of the newest records.
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
         output: Text for people, or JSON.
     """
-    from k2.kafka.tail import tail_records  # noqa: PLC0415 - `k2 --help` stays fast
+    from k2.ingestion.kafka_reach import require_kafka  # noqa: PLC0415 - `k2 --help` stays fast
+    from k2.ingestion.known_symbols import require_known  # noqa: PLC0415
+    from k2.ingestion.positions_look import find_room  # noqa: PLC0415
+    from k2.kafka.tail import tail_records  # noqa: PLC0415
 
     settings = session(
         {
@@ -46,16 +49,22 @@ def tail(
         }
     )
     wanted = split_symbols(symbols)
+    require_kafka(settings.kafka_bootstrap)
+    if wanted:
+        require_known(find_room(settings), wanted)
     console = Console()
+    seen = shown = 0
     for record in tail_records(
-        bootstrap=settings.kafka_bootstrap,
-        registry_url=settings.schema_registry_url,
+        settings.kafka,
+        settings.registry,
         topic_prefix=settings.topic_prefix,
         count=count,
         follow=follow,
     ):
+        seen += 1
         if wanted and record.get("symbol") not in wanted:
             continue
+        shown += 1
         if output.as_json:
             print_json(record, indent=False)
         elif "error" in record:
@@ -69,4 +78,14 @@ def tail(
                 markup=False,
                 highlight=False,
             )
+    if not seen:
+        _remark("the topic holds no record yet")
+    elif not shown:
+        them = " ".join(sorted(wanted))
+        _remark(f"none of the newest {seen} records is of {them}: look further back with -n")
     return ExitCode.CLEAN
+
+
+def _remark(text: str) -> None:
+    """Say something beside the answer, which may be read by a program."""
+    Console(stderr=True).print(text, markup=False, highlight=False)

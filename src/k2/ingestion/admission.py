@@ -12,14 +12,15 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 import structlog
-from confluent_kafka.admin import AdminClient
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.host import Host
+from k2.ingestion.listing import refuse_unlisted, refuse_unlisted_yet
 from k2.ingestion.ports import Rest
 from k2.ingestion.shard import Shard
 from k2.ingestion.shard_log import ShardLog
 from k2.ingestion.supervision import until_it_works
+from k2.kafka.admin import KafkaAdmin
 from k2.kafka.encoding import SCHEMA_TEXT, VENUE
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import Identity, ShardRecord, SymbolPosition
@@ -29,8 +30,7 @@ from k2.kafka.refusals import (
     check_newest,
     check_position,
 )
-from k2.kafka.registry import Registry
-from k2.kafka.topics import TopicFacts, TopicNames, create_topics, topic_facts
+from k2.kafka.topics import TopicFacts, TopicNames, create_topics, describe_topics, topic_facts
 from k2.kafka.transaction import FencedError
 from k2.market import Symbol, Trade
 from k2.market.wanted import Wanted
@@ -65,27 +65,28 @@ class Start(NamedTuple):
     newest_ids: dict[str, int | None]
 
 
-async def prepare(settings: Settings, *, fail_fast: bool) -> Prepared:
+async def prepare(settings: Settings, wanted: Wanted, *, fail_fast: bool) -> Prepared:
     """Create the topics that are absent and register the schema.
 
     Raises:
+        UnlistedError: If there is no tape yet and the exchange does not list a wanted symbol.
         StopError: If the schema is incompatible or the topics do not fit together.
         UnavailableError: If a dependency is absent and ``fail_fast``.
     """
     names = TopicNames.of(settings.topic_prefix)
     kafka = f"Kafka at {settings.kafka_bootstrap}"
-    admin = AdminClient(
-        {"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2, "socket.timeout.ms": 10_000}
-    )
+    admin = KafkaAdmin(settings.kafka, {"socket.timeout.ms": 10_000})
 
     async def ask(what: str, call: Callable[[], T]) -> T:
         return await until_it_works(what, lambda: asyncio.to_thread(call), fail_fast=fail_fast)
 
+    if names.trades not in await ask(kafka, lambda: describe_topics(admin, [names.trades])):
+        await refuse_unlisted_yet(settings, wanted)
     created = await ask(kafka, lambda: create_topics(admin, names, shards=settings.shards))
     if created:
         _log.info("topics_created", topics=created, partitions=settings.shards)
     facts = await ask(kafka, lambda: topic_facts(admin, names))
-    registry = Registry(settings.schema_registry_url)
+    registry = settings.registry
 
     async def register(subject: str) -> int:
         what = f"registry at {settings.schema_registry_url}"
@@ -139,7 +140,7 @@ async def ask_exchange(
     if kept := sorted(recorded - wanted.names) if not wanted.quotes else []:
         _log.info("symbols_kept", symbols=kept, why="recorded as active; leaving is explicit")
     listed = await until_it_works(EXCHANGE, ask, draw=host.draw, fail_fast=fail_fast)
-    _refuse_unlisted(wanted.names, recorded, positions, listed)
+    refuse_unlisted(wanted.names, listed, recorded=recorded, taped=positions)
     found = await asyncio.gather(
         *(
             newest_id(symbol, positions.get(symbol), rest, host=host, fail_fast=fail_fast)
@@ -257,24 +258,3 @@ def all_positions(records: Iterable[ShardRecord]) -> dict[str, SymbolPosition]:
 def of_shard(symbols: Iterable[str], shard: int, *, partitions: int) -> set[str]:
     """Return those symbols that live in a shard."""
     return {name for name in symbols if shard_of(name, partitions=partitions) == shard}
-
-
-def _refuse_unlisted(
-    names: frozenset[str],
-    recorded: set[str],
-    positions: Mapping[str, SymbolPosition],
-    listed: Mapping[str, Symbol],
-) -> None:
-    """Refuse a wanted name the exchange does not list, unless it has a tape.
-
-    It was delisted since then, and the others go on without it.
-    """
-    absent = [name for name in sorted(names | recorded) if name not in listed]
-    if unknown := [name for name in absent if name in names and name not in positions]:
-        raise StopError(
-            f"the exchange does not list {', '.join(unknown)}: mend BINANCE_SYMBOLS (--symbols)"
-        )
-    if absent:
-        _log.warning("symbols_delisted", symbols=absent, why="the exchange lists them no more")
-    if not listed:
-        raise StopError("the exchange lists none of the symbols: see BINANCE_SYMBOLS")

@@ -8,6 +8,8 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,18 +19,35 @@ from cyclopts import App, Parameter
 
 from k2 import __version__
 from k2.errors import K2Error, RetryError
+from k2.ingestion.archive_figures import ArchiveFigures, Declared
+from k2.ingestion.archive_status import ArchiveStatus
+from k2.ingestion.dlq_judging import ARCHIVE
+from k2.ingestion.dlq_opening import open_dead_letters
+from k2.ingestion.health_pages import health_pages
+from k2.ingestion.host import MACHINE
+from k2.ingestion.looks import Dependency, watch_kafka
+from k2.ingestion.memory_trail import MemoryTrail
+from k2.ingestion.process_figures import show_build, show_memory
 from k2.ingestion.service import read_settings
-from k2.ingestion.supervision import ExitCode, UnavailableError, stop_on_signals, until_it_works
-from k2.ingestion.topic_archive import TopicArchive
+from k2.ingestion.supervision import (
+    ExitCode,
+    UnavailableError,
+    beside,
+    stop_on_signals,
+    until_it_works,
+)
+from k2.ingestion.topic_archive import CONSUMER_GROUP, TopicArchive
+from k2.kafka.admin import KafkaAdmin
 from k2.kafka.encoding import SCHEMA_TEXT
-from k2.kafka.registry import Registry
 from k2.kafka.topics import TopicFacts, TopicNames, topic_facts
 from k2.lake.commit_plan import Source
 from k2.lake.decoding import GapDecoder, TradeDecoder
 from k2.lake.tables import open_catalog
 from k2.lake.writer import TableWriter
 from k2.observability import metrics
+from k2.observability.http import serve_pages
 from k2.observability.logging import configure_logging
+from k2.observability.memory import MemoryWatch, own_memory
 from k2.settings import Settings
 
 LOG_FILE = Path("logs/archive.log")
@@ -92,15 +111,27 @@ def archive(
 
 async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> ExitCode:
     stop = stop_on_signals()
+    names = TopicNames.of(settings.topic_prefix)
+    metrics.begin_archive(
+        tables=("gaps", "trades"),
+        topics=(names.gaps, names.trades, names.repairs),
+        shards=settings.shards,
+        group=CONSUMER_GROUP,
+    )
+    show_build(settings.color)
     _log.info("archive_started", lake=str(settings.lake_path.absolute()), pid=os.getpid())
-    port = settings.archive_metrics_port
     try:
-        runner = await metrics.serve_metrics(port) if port else None
-        try:
-            await _archive_until(stop, settings, from_first=from_first, fail_fast=fail_fast)
-        finally:
-            if runner is not None:
-                await runner.cleanup()
+        async with AsyncExitStack() as stack:
+            if settings.archive_metrics_port:
+                runner = await metrics.serve_metrics(
+                    settings.archive_metrics_port, metrics.archive, host=settings.bind
+                )
+                stack.push_async_callback(runner.cleanup)
+            admin = KafkaAdmin(settings.kafka)
+            status = await _status(settings, admin, stop, stack)
+            await _archive_until(
+                stop, settings, admin, status, from_first=from_first, fail_fast=fail_fast
+            )
     except UnavailableError as exc:
         _log.error("archive_stopped", reason=str(exc))
         return ExitCode.DEPENDENCY_UNAVAILABLE
@@ -110,12 +141,40 @@ async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> Exit
     return ExitCode.CLEAN
 
 
+async def _status(
+    settings: Settings, admin: AdminClient, stop: asyncio.Event, stack: AsyncExitStack
+) -> ArchiveStatus:
+    """Watch Kafka and memory, and serve what is known, from the first moment on."""
+    kafka = Dependency(settings.kafka_bootstrap, host=MACHINE)
+    memory = MemoryWatch(read=own_memory, monotonic_s=MACHINE.monotonic_s)
+    stack.callback(metrics.process.before_scrape(partial(show_memory, memory)))
+    trail = MemoryTrail(read=own_memory, leak_score=lambda: memory.leak_score)
+    status = ArchiveStatus(kafka=kafka, memory=trail, stop=stop, host=MACHINE)
+    watching = (status.run(), memory.run(), watch_kafka(admin, kafka))
+    await stack.enter_async_context(beside(*watching))
+    if settings.archive_health_port:
+        runner = await serve_pages(
+            settings.archive_health_port,
+            health_pages(status),
+            variables="K2_ARCHIVE_HEALTH_PORT",
+            host=settings.bind,
+        )
+        stack.push_async_callback(runner.cleanup)
+    return status
+
+
 async def _archive_until(
-    stop: asyncio.Event, settings: Settings, *, from_first: bool, fail_fast: bool
+    stop: asyncio.Event,
+    settings: Settings,
+    admin: AdminClient,
+    status: ArchiveStatus,
+    *,
+    from_first: bool,
+    fail_fast: bool,
 ) -> None:
     names = TopicNames.of(settings.topic_prefix)
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
-    registry = Registry(settings.schema_registry_url)
+    registry = settings.registry
+    dead_letters = open_dead_letters(settings, connection_id=ARCHIVE)
 
     def known_schema(schema_id: int) -> str | None:
         text = registry.schema_text(schema_id)
@@ -137,6 +196,12 @@ async def _archive_until(
             "the lake", lambda: asyncio.to_thread(open_tables, facts), fail_fast=fail_fast
         )
 
+    decoder = TradeDecoder(known_schema, reader_schema_text=SCHEMA_TEXT)
+
+    def show_schemas() -> None:
+        metrics.serializer_cache_size.labels(metrics.CONSUMER).set(decoder.schemas)
+        metrics.serializer_cache_evictions.labels(metrics.CONSUMER).set(decoder.evictions)
+
     def open_tables(facts: Mapping[str, TopicFacts]) -> list[TopicArchive]:
         catalog = open_catalog(lake_dir=settings.lake_path, catalog_name=settings.lake_catalog)
 
@@ -153,19 +218,40 @@ async def _archive_until(
         trades = TableWriter(
             catalog,
             "trades",
-            TradeDecoder(known_schema, reader_schema_text=SCHEMA_TEXT),
+            decoder,
             topics={Source.MAIN: named(names.trades), Source.REPAIRS: named(names.repairs)},
             from_first=from_first,
         )
         partitions = facts[names.trades].partitions
+        declared = Declared(gaps.rows())
+
+        def figures(writer: TableWriter, topic: str) -> ArchiveFigures:
+            return ArchiveFigures(writer, declared, topic=topic, group=CONSUMER_GROUP)
+
         # Gaps first: a declared id must never look missing for want of its declaration.
         return [
-            TopicArchive(settings, names.gaps, gaps, partitions=partitions),
-            TopicArchive(settings, names.trades, trades, partitions=partitions),
+            TopicArchive(
+                settings,
+                names.gaps,
+                gaps,
+                figures=figures(gaps, names.gaps),
+                dead_letters=dead_letters,
+                partitions=partitions,
+            ),
+            TopicArchive(
+                settings,
+                names.trades,
+                trades,
+                figures=figures(trades, names.trades),
+                dead_letters=dead_letters,
+                partitions=partitions,
+            ),
             TopicArchive(
                 settings,
                 names.repairs,
                 trades,
+                figures=figures(trades, names.repairs),
+                dead_letters=dead_letters,
                 partitions=partitions,
                 source=Source.REPAIRS,
                 # Half a page of the past would be a hole below the tape for as long as that.
@@ -181,6 +267,8 @@ async def _archive_until(
         preparing.cancel()
         return
     archives = preparing.result()
+    status.started = True
+    end_showing = metrics.archive.before_scrape(show_schemas)
     try:
         while not stop.is_set():
             await asyncio.to_thread(_turn, archives)
@@ -188,6 +276,8 @@ async def _archive_until(
     finally:
         for one in archives:
             await asyncio.to_thread(one.close)
+        await asyncio.to_thread(dead_letters.close)
+        end_showing()
 
 
 def _turn(archives: Sequence[TopicArchive]) -> None:

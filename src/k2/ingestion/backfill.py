@@ -8,6 +8,7 @@ exactly below what is written.
 import asyncio
 from collections.abc import Callable, Iterable
 
+import msgspec
 import structlog
 
 from k2.errors import RejectError
@@ -115,10 +116,43 @@ class Backfill:
         if len(rows) < first_id - from_id:
             await asyncio.sleep(ASK_AGAIN_AFTER_S)
             rows = await self._rows(symbol, from_id, below_id=first_id)
+        if not rows or rows[0].source_id > from_id:
+            begins_at = await self._exchange_begins_at(symbol, below_id=first_id)
+            if begins_at > from_id:
+                _log.warning(
+                    "backfill_ends_early",
+                    symbol=symbol,
+                    from_id=wanted,
+                    first_id=begins_at,
+                    why="the exchange has nothing before",
+                )
+                await self._end_at(symbol, begins_at, first_id)
+                return
         if await self._write(symbol, rows, IdRange(from_id, first_id - 1), first_id):
             metrics.backfilled.labels(symbol).inc(first_id - from_id)
             if from_id == wanted:
                 _log.info("backfill_complete", symbol=symbol, first_id=from_id)
+
+    async def _exchange_begins_at(self, symbol: str, *, below_id: int) -> int:
+        """Return the first id there is at all; ``below_id`` when there is none below it.
+
+        Ids before it never existed: nothing is missing there, so nothing is declared.
+        """
+        rows = await page_from(self._rest, symbol, from_id=0, host=self._host)
+        return min(rows[0].source_id, below_id) if rows else below_id
+
+    async def _end_at(self, symbol: str, begins_at: int, first_id: int) -> None:
+        """Want no more than what the exchange has."""
+
+        def change(told: Told) -> Told | None:
+            if _first_id(told.position.symbols[symbol]) != first_id:
+                return None
+            others = {s: wish for s, wish in told.position.backfills.items() if s != symbol}
+            mine = {symbol: begins_at} if begins_at < first_id else {}
+            position = msgspec.structs.replace(told.position, backfills=others | mine)
+            return told._replace(position=position)
+
+        await self._shard.do(lambda: (), change)
 
     async def _rows(self, symbol: str, from_id: int, *, below_id: int) -> list[Trade | BadRow]:
         rows = await page_from(self._rest, symbol, from_id=from_id, host=self._host)

@@ -15,6 +15,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
 from k2.binance.rest import RestClient
+from k2.binance.tls import venue_tls
 from k2.errors import ReconcileError, RejectError, RetryError
 from k2.ingestion.positions_look import Room, find_room
 from k2.kafka.clients import LIBRARY, Clients
@@ -26,6 +27,7 @@ from k2.market.epoch import epoch_us
 from k2.settings import Settings
 
 WRITE_TIMEOUT_S = 10.0
+EXCHANGE_MAX_S = 5.0
 
 
 class Stage(Enum):
@@ -63,6 +65,8 @@ class Order(msgspec.Struct, frozen=True):
     """Of its record: whoever has read beyond it has seen the wish."""
     began_at: int
     """First id of the tape when it was made."""
+    asked_for: int
+    """The id that was asked for; below the request's where the exchange has nothing before."""
 
     def progress(self, record: ShardRecord) -> Progress:
         """Return what a shard's record, read beyond our own, says of it."""
@@ -74,6 +78,8 @@ class Order(msgspec.Struct, frozen=True):
             stage = Stage.REQUESTED
         elif record.position is not None and symbol in record.position.backfills:
             stage = Stage.RUNNING
+        elif first_id < self.began_at:
+            stage = Stage.DONE  # as far down as the exchange has anything
         else:
             stage = Stage.REFUSED
         return Progress(
@@ -92,8 +98,10 @@ def order_backfill(
 ) -> Order | Progress:
     """Ask for a symbol's tape to begin at ``from_id``; a ``Progress`` if it does already.
 
+    Where the exchange has nothing as early as that, the tape is to begin at its first id.
+
     Raises:
-        RejectError: If there is no tape of the symbol.
+        RejectError: If there is no tape of the symbol, or it ends before that id.
         RetryError: If Kafka cannot be reached: nothing was asked for.
         ReconcileError: If nobody knows whether the wish was written; asking again does no harm.
     """
@@ -109,14 +117,23 @@ def order_backfill(
         )
         raise RejectError(
             f"{room.names.trades} has no tape of {symbol} that could begin earlier, it has "
-            f"{' '.join(tapes) or 'none at all'}: record the symbol first (`k2 stream --symbols`)"
+            f"{' '.join(tapes) or 'none at all'}: record the symbol first (`k2 symbols add "
+            f"{symbol}` beside a running `k2 up` or `k2 stream`)"
         )
-    began_at = _first_id(record, symbol)
-    if from_id >= began_at:
+    began_at, next_id = _first_id(record, symbol), record.position.symbols[symbol].next_id
+    if from_id >= next_id > 0:
+        raise RejectError(
+            f"{symbol}: id {from_id} is beyond the end of its tape, which holds ids {began_at} to "
+            f"{next_id - 1}; a backfill goes back in time"
+        )
+    begins_at = from_id
+    if from_id < began_at and (exchange_first_id := _exchange_first_id(settings, record, symbol)):
+        begins_at = max(from_id, exchange_first_id)
+    if begins_at >= began_at:
         return Progress(symbol, from_id, Stage.NOTHING_TO_DO, began_at, 0, 0, None)
-    request = BackfillRequest(symbol, from_id, f"{symbol}-{from_id}-{uuid.uuid4().hex[:8]}")
+    request = BackfillRequest(symbol, begins_at, f"{symbol}-{begins_at}-{uuid.uuid4().hex[:8]}")
     offset = _write(room, shard, request, clients)
-    return Order(request, shard, offset, began_at)
+    return Order(request, shard, offset, began_at, asked_for=from_id)
 
 
 def watch(settings: Settings, order: Order, *, clients: Clients = LIBRARY) -> Iterator[Progress]:
@@ -127,7 +144,7 @@ def watch(settings: Settings, order: Order, *, clients: Clients = LIBRARY) -> It
     """
     room = find_room(settings)
     follower = ShardFollower(
-        room.bootstrap, positions_topic=room.names.positions, shard=order.shard, clients=clients
+        room.kafka, positions_topic=room.names.positions, shard=order.shard, clients=clients
     )
     try:
         while True:
@@ -169,9 +186,40 @@ def id_since(settings: Settings, symbol: str, when: datetime) -> int:
     return asyncio.run(_id_at(settings, symbol, when))
 
 
+def _exchange_first_id(settings: Settings, record: ShardRecord, symbol: str) -> int | None:
+    """Return the first id the exchange has of a symbol; None when it does not say.
+
+    The writer, which knows the same, decides; this is for telling the operator at once.
+    """
+    identity = record.identity
+    if identity is None or identity.environment != settings.environment:
+        return None
+    try:
+        return asyncio.run(_first_at(settings, StreamKind(identity.stream_kind), symbol))
+    except (RetryError, TimeoutError):
+        return None
+
+
+async def _first_at(settings: Settings, kind: StreamKind, symbol: str) -> int | None:
+    async with (
+        asyncio.timeout(EXCHANGE_MAX_S),
+        RestClient(
+            settings.rest_urls,
+            kind=kind,
+            share=settings.address_share,
+            tls=venue_tls(ca=settings.tls_ca, verify=settings.tls_verify),
+        ) as rest,
+    ):
+        rows = await rest.rows_from(symbol, from_id=0)
+    return rows[0].source_id if rows else None
+
+
 async def _id_at(settings: Settings, symbol: str, when: datetime) -> int:
     async with RestClient(
-        settings.rest_urls, kind=StreamKind.AGG_TRADE, share=settings.address_share
+        settings.rest_urls,
+        kind=StreamKind.AGG_TRADE,
+        share=settings.address_share,
+        tls=venue_tls(ca=settings.tls_ca, verify=settings.tls_verify),
     ) as rest:
         found = await rest.id_at(symbol, epoch_us(when))
     if found is None:
@@ -199,13 +247,14 @@ def _first_id(record: ShardRecord, symbol: str) -> int:
 def _write(room: Room, shard: int, request: BackfillRequest, clients: Clients) -> int:
     """Write the wish; return the offset of its record."""
     producer = clients.producer(
-        {
-            "bootstrap.servers": room.bootstrap,
-            "acks": "all",
-            "enable.idempotence": True,
-            "message.timeout.ms": round(WRITE_TIMEOUT_S * 1000),
-            "log_level": 2,
-        }
+        room.kafka.client(
+            {
+                "acks": "all",
+                "enable.idempotence": True,
+                "message.timeout.ms": round(WRITE_TIMEOUT_S * 1000),
+                "log_level": 2,
+            }
+        )
     )
     offsets: list[int] = []
     problems: list[KafkaError] = []

@@ -6,10 +6,12 @@ Such as ``python src/k2/ingestion/binance_client.py --symbols BTCUSDT ETHUSDT BN
 
 import asyncio
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 import structlog
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -17,6 +19,8 @@ from rich.table import Table
 
 from k2 import __version__
 from k2.errors import K2Error, StopError
+from k2.ingestion.listing import UnlistedError, how_to_mend
+from k2.ingestion.own_ports import require_own_ports
 from k2.ingestion.service import read_settings
 from k2.ingestion.stream import run_capture
 from k2.ingestion.supervision import ExitCode, UnavailableError, first_of, stop_on_signals
@@ -38,7 +42,8 @@ app = App(
         "  k2 stream --symbols BTCUSDT ETHUSDT BNBUSDT\n\n"
         "  k2 stream --symbols BTCUSDT --stream trade --kafka-bootstrap localhost:9092\n\n"
         "Every flag has an environment variable; `--print-config` shows them all.\n\n"
-        "Exit codes: 0 clean, 1 failed, 2 configuration, 3 stopped before Kafka had everything "
+        "Exit codes: 0 clean, 1 failed, 2 configuration (or a symbol the exchange does not list), "
+        "3 stopped before Kafka had everything "
         "(heals at the next start), 4 a dependency is absent and --fail-fast was given."
     ),
 )
@@ -57,6 +62,7 @@ def stream(
     fail_fast: Annotated[bool, Parameter(negative="")] = False,
     check: Annotated[bool, Parameter(negative="")] = False,
     print_config: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Record trades: Binance socket to Kafka, each id once, in order.
 
@@ -71,7 +77,8 @@ def stream(
         log_level: DEBUG, INFO, WARNING or ERROR (K2_LOG_LEVEL).
         fail_fast: Exit 4 when Kafka, registry or exchange is absent, instead of waiting for it.
         check: Validate the settings and exit.
-        print_config: Show every setting with its variable, and exit.
+        print_config: Show every setting with its variable, and exit; NAME=value lines in a pipe.
+        json: With --print-config: as JSON.
     """
     settings = read_settings(
         "stream",
@@ -88,7 +95,7 @@ def stream(
     if settings is None:
         return ExitCode.CONFIGURATION
     if print_config:
-        _print_settings(settings)
+        _print_settings(settings, as_json=json)
         return ExitCode.CLEAN
     try:
         wanted = wanted_symbols(settings)
@@ -115,28 +122,48 @@ async def _run(settings: Settings, wanted: Wanted, *, fail_fast: bool) -> ExitCo
         kafka=settings.kafka_bootstrap,
         pid=os.getpid(),
     )
+    if not settings.tls_verify:
+        _log.warning(
+            "tls_verification_is_off",
+            variable="BINANCE_TLS_VERIFY",
+            why="anybody on the way to the exchange can invent trades",
+        )
     try:
+        require_own_ports(
+            {"K2_METRICS_PORT": settings.metrics_port, "K2_HEALTH_PORT": settings.health_port}
+        )
         return await run_capture(settings, wanted, stop, fail_fast=fail_fast)
     except BaseExceptionGroup as group:
         problem = first_of(group)
         if not isinstance(problem, K2Error):
             raise
-        _log.error("stream_stopped", reason=str(problem))
-        if isinstance(problem, UnavailableError):
-            return ExitCode.DEPENDENCY_UNAVAILABLE
-    except UnavailableError as exc:
-        _log.error("stream_stopped", reason=str(exc))
-        return ExitCode.DEPENDENCY_UNAVAILABLE
     except K2Error as exc:
-        _log.error("stream_stopped", reason=str(exc))
-    return ExitCode.FAILED
+        problem = exc
+    return _stopped(settings, problem)
 
 
-def _print_settings(settings: Settings) -> None:
-    table = Table("variable", "value", "meaning")
-    for row in setting_rows(settings):
-        table.add_row(row.variable, row.value, row.meaning)
-    Console().print(table)
+def _stopped(settings: Settings, problem: K2Error) -> ExitCode:
+    reason = str(problem)
+    if isinstance(problem, UnlistedError):
+        reason = f"{reason}, {how_to_mend(settings, problem.names)}"
+    _log.error("stream_stopped", reason=reason)
+    if isinstance(problem, UnavailableError):
+        return ExitCode.DEPENDENCY_UNAVAILABLE
+    return ExitCode.CONFIGURATION if isinstance(problem, UnlistedError) else ExitCode.FAILED
+
+
+def _print_settings(settings: Settings, *, as_json: bool) -> None:
+    rows = setting_rows(settings)
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows)).decode() + "\n")
+    elif sys.stdout.isatty():
+        table = Table("variable", "value", "meaning")
+        for row in rows:
+            table.add_row(row.variable, row.value, row.meaning)
+        Console().print(table)
+    else:
+        # For a program: whole values, as a shell or an environment file takes them.
+        sys.stdout.writelines(f"{row.variable}={shlex.quote(row.value)}\n" for row in rows)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from enum import Enum
 
 import msgspec
 
+from k2.ingestion.known_symbols import require_known
 from k2.ingestion.positions_look import find_room
 from k2.kafka.gap_records import GapEvent, GapRecord
 from k2.kafka.position import OpenGap
@@ -51,12 +52,14 @@ def list_gaps(settings: Settings, *, symbols: Collection[str]) -> GapList:
     """Return the declared gaps of these symbols (of all, if none is named); fences nobody.
 
     Raises:
+        RejectError: If nothing was ever recorded of one of these.
         RetryError: If Kafka cannot be reached or the topics do not exist.
     """
     room = find_room(settings)
+    require_known(room, symbols)
     lines: list[GapLine] = []
     for shard in range(room.partitions):
-        reader = TapeReader(room.bootstrap, shard=shard, isolation="read_committed")
+        reader = TapeReader(room.kafka, shard=shard, isolation="read_committed")
         # The position knows everything declared before it was read; what was repaired before it was
         # read is in the gaps read after it.
         declared = reader.gap_records(room.names.gaps)

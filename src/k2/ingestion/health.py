@@ -1,13 +1,40 @@
-"""What ``/health`` says: contract R041, with role, shards and the last take-over beside it."""
+"""What the services say of themselves: one shape for ``/health``, the status page and ``k2 top``.
 
-from datetime import UTC, datetime
-from typing import Any
+Contract R041 and R042. Ages and durations are seconds as of the answer, so that a reader needs no
+clock that agrees with ours.
+"""
+
+from typing import Literal
 
 import msgspec
 
-from k2.binance.leg import Leg
-from k2.ingestion.capture import Capture
-from k2.ingestion.shard import Role
+Status = Literal["healthy", "degraded", "unhealthy"]
+Phase = Literal["starting", "recording", "stopping"]
+ConnectionState = Literal["CONNECTED", "ROTATING", "CONNECTING", "DISCONNECTED"]
+LegState = Literal["live", "rotating", "connecting", "waiting"]
+Part = Literal["written", "waiting", "missing", "held", "declared"]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is not as it should be."""
+
+    level: Literal["bad", "warn"]
+    """``bad``: the record does not grow as it should. ``warn``: it does, with less to spare."""
+    what: str
+    """What kind, such as ``leg_down``."""
+    text: str
+    """One sentence for a person."""
+
+
+class DependencyHealth(msgspec.Struct, frozen=True):
+    """Kafka or the registry, as of the last look."""
+
+    at: str
+    reachable: bool | None
+    """None before the first look is over."""
+    for_s: float
+    """How long it has been so."""
+    problem: str = ""
 
 
 class ShardHealth(msgspec.Struct, frozen=True):
@@ -25,6 +52,120 @@ class ShardHealth(msgspec.Struct, frozen=True):
     """From the last commit of the writer before to our first one."""
     holes: list[str]
     open_gaps: int
+    last_commit_age_s: float | None
+    """Since our last transaction, as its writer; None when it was never ours."""
+    last_news_age_s: float | None
+    """Since another process was last seen to write it."""
+
+
+class HoleHealth(msgspec.Struct, frozen=True):
+    """Missing ids that later trades wait for; both ends inclusive."""
+
+    first_id: int
+    last_id: int
+    held: int
+    """Trades that wait behind it."""
+    open_s: float
+    healing: bool
+    """Whether this process fetches them, as the shard's writer."""
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """So many consecutive ids of which the same is true."""
+
+    part: Part
+    ids: int
+
+
+class TapeHealth(msgspec.Struct, frozen=True):
+    """One symbol."""
+
+    symbol: str
+    shard: int
+    first_id: int | None
+    last_id: int | None
+    """The last id in the log."""
+    next_id: int | None
+    """The first id not on our tape, which runs ahead of the log."""
+    rate_per_s: float
+    """Trades that came, over the last ten seconds or so."""
+    last_price: str | None
+    last_quantity: str | None
+    last_side: str | None
+    last_trade_ts_us: int | None
+    silent_s: float
+    """Since a first copy of a trade came."""
+    silent_allowed_s: float | None
+    """What this symbol's rhythm makes ordinary; None while it is not known."""
+    silent: bool
+    """Whether it has been silent for longer than that."""
+    hole: HoleHealth | None
+    open_gap_ids: int
+    """Declared ids that are still looked for."""
+    recent: list[Stretch]
+    """What became of the ids of the last two minutes, oldest first."""
+
+
+class LegHealth(msgspec.Struct, frozen=True):
+    """One leg."""
+
+    leg: str
+    live: bool
+    state: LegState
+    age_s: float
+    first_copies: int
+    """Trades of which it brought the first copy."""
+    copies: int
+    lag_s: float
+    """How far its copies trail the first ones."""
+    rotates_in_s: float | None
+    retry_in_s: float | None
+    """Until it tries again; None unless it waits for that."""
+
+
+class RotationHealth(msgspec.Struct, frozen=True):
+    """Which connection is replaced next, make before break."""
+
+    leg: str | None
+    in_s: float | None
+    under_way: list[str]
+
+
+class LatencyHealth(msgspec.Struct, frozen=True):
+    """From the exchange to Kafka, means of the last minute; None while nothing can be told."""
+
+    exchange_to_us_s: float | None
+    """Our clock at receipt less theirs at sending: below 0 where our clock is behind theirs."""
+    clock_offset_s: float | None
+    """Our clock less theirs, as far as REST can tell."""
+    clock_uncertainty_s: float | None
+    """By how much that may be wrong, either way."""
+    to_commit_s: float | None
+    """From receipt to the commit of its Kafka transaction."""
+    to_commit_p99_s: float | None
+    """At most so long took 99 of 100; the upper end of a histogram's bucket."""
+
+
+class CommitHealth(msgspec.Struct, frozen=True):
+    """Kafka transactions of this process, over the last minute."""
+
+    mean_s: float | None
+    """From begin to commit; None while there was none."""
+    p99_s: float | None
+    """At most so long took 99 of 100; the upper end of a histogram's bucket."""
+    pending: int
+    """Trades that wait for theirs."""
+
+
+class MemoryHealth(msgspec.Struct, frozen=True):
+    """What the process uses."""
+
+    rss_bytes: int
+    leak_score: float
+    """Contract R125: below 0.5 is good, above 0.8 a leak."""
+    every_s: float
+    trend_bytes: list[int]
+    """RSS, one sample each ``every_s``, oldest first."""
 
 
 class ComparedHealth(msgspec.Struct, frozen=True):
@@ -35,98 +176,102 @@ class ComparedHealth(msgspec.Struct, frozen=True):
     different: int
     not_heard: int
     not_written: int
-    share_equal: float
+    share_equal: float | None
+    """Of all judged trades; None while none was judged."""
     example: str
 
 
-class LegHealth(msgspec.Struct, frozen=True):
-    """One leg."""
+class TopicHealth(msgspec.Struct, frozen=True):
+    """How far the table is behind one topic."""
 
-    leg: str
-    live: bool
-    age_s: float
-    first_copies: int
-    copies: int
+    topic: str
+    lag: int
+    """Offsets between the table's end and the topic's."""
     lag_s: float
+    """Age of the oldest record read and in no table yet."""
+
+
+class TableHealth(msgspec.Struct, frozen=True):
+    """One table, since the archive started."""
+
+    table: str
+    rows: int
+    waiting: int
+    """Records that wait for the next commit."""
+    last_commit_age_s: float | None
+
+
+class ArchiveHealth(msgspec.Struct, frozen=True):
+    """What ``k2 archive`` says on its own port."""
+
+    status: Status
+    phase: Phase
+    version: str
+    uptime_seconds: float
+    problems: list[Problem]
+    kafka: DependencyHealth
+    topics: list[TopicHealth]
+    tables: list[TableHealth]
+    freshness_s: float | None
+    """From receipt of a trade to a queryable row, mean of the last minute; None without rows."""
+    freshness_p99_s: float | None
+    promise_broken: int
+    """Ids neither a row nor a gap record covers, or met twice in the topic; always 0."""
+    memory: MemoryHealth
+
+
+class LakeHealth(msgspec.Struct, frozen=True):
+    """The archive as seen from the capture: another process, perhaps on another machine."""
+
+    at: str
+    answers: bool | None
+    """None before the first look is over."""
+    answered: bool
+    """Whether it ever did: one that never did may be on another machine."""
+    for_s: float
+    """How long it has been as it is."""
+    archive: ArchiveHealth | None
+    """Its last answer, while it answers."""
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The whole process."""
+    """The whole capture process."""
 
-    status: str
-    connection_state: str
+    status: Status
+    connection_state: ConnectionState
     symbols: list[str]
     uptime_seconds: float
     messages_received: int
+    last_message_age_seconds: float | None
+    version: str
+    phase: Phase
+    ready: bool
+    problems: list[Problem]
+    now_ts_us: int
+    """The host's clock."""
+    stream: str
+    environment: str
+    """Whose ids these are; ``simulated`` is the built-in exchange."""
     role: str
+    """What an operator wants: auto or observer."""
     member: bool
     shards: list[ShardHealth]
     legs: list[LegHealth]
+    tapes: list[TapeHealth]
+    rotation: RotationHealth
+    kafka: DependencyHealth
+    schema_registry: DependencyHealth
+    commits: CommitHealth
+    latency: LatencyHealth
+    lake: LakeHealth | None
+    """None where it is not looked for (K2_ARCHIVE_HEALTH_PORT=0)."""
+    memory: MemoryHealth
     compared: list[ComparedHealth]
+    promise_broken: int
+    """Contradictions in this process's own account; always 0."""
 
 
-def health(capture: Capture, *, now_s: float) -> Health:
-    """Return what a person, a load balancer or a deployment wants to know."""
-    shards = [_shard(capture, shard) for shard in capture.shards]
-    legs = [_leg(capture, feed.leg, now_s) for feed in capture.legs.feeds]
-    connected = capture.legs.live
-    degraded = any(not leg.live for leg in legs) or any(one.holes for one in shards)
-    status = "unhealthy" if not connected else "degraded" if degraded else "healthy"
-    return Health(
-        status=status,
-        connection_state="CONNECTED" if connected else "CONNECTING",
-        symbols=sorted({symbol for one in shards for symbol in one.symbols}),
-        uptime_seconds=round(now_s - capture.started_s, 1),
-        messages_received=sum(figures.first for figures in capture.legs.figures.values()),
-        role=capture.membership.wish.value,
-        member=capture.membership.member,
-        shards=shards,
-        legs=legs,
-        compared=[
-            ComparedHealth(
-                symbol,
-                figures.equal,
-                figures.different,
-                figures.not_heard,
-                figures.not_written,
-                round(figures.share_equal, 6),
-                figures.example,
-            )
-            for comparing in capture.comparing.values()
-            for symbol, figures in sorted(comparing.figures.items())
-        ],
-    )
-
-
-def _leg(capture: Capture, leg: Leg, now_s: float) -> LegHealth:
-    figures = capture.legs.figures_of(leg)
-    return LegHealth(
-        leg=leg.name,
-        live=leg.live,
-        age_s=round(leg.age_s(now_s), 1),
-        first_copies=figures.first,
-        copies=figures.copies,
-        lag_s=round(figures.lag_s, 6),
-    )
-
-
-def _shard(capture: Capture, shard: Any) -> ShardHealth:
-    positions = shard.told.position.symbols
-    return ShardHealth(
-        shard=shard.settings.shard,
-        role=shard.role.value,
-        symbols={
-            symbol: positions[symbol].last_id if symbol in positions else None
-            for symbol in sorted(shard.tapes)
-        },
-        pending=shard.pending if shard.role is Role.WRITER else 0,
-        takeovers=shard.takeovers,
-        last_takeover=_time(shard.took_over_ns) if shard.takeovers else None,
-        last_takeover_pause_s=round(shard.last_pause_s, 3) if shard.takeovers else None,
-        holes=sorted(s for s, tape in shard.tapes.items() if tape.held or shard.spilled(s)),
-        open_gaps=len(shard.told.position.open_gaps),
-    )
-
-
-def _time(wall_ns: int) -> str:
-    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+def status_of(problems: list[Problem]) -> Status:
+    """Return the status that the worst problem makes."""
+    levels = {problem.level for problem in problems}
+    return "unhealthy" if "bad" in levels else "degraded" if levels else "healthy"

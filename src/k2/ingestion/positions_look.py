@@ -1,9 +1,11 @@
 """What ``.positions`` says, for reading commands: they fence nobody and may be out of date."""
 
 import msgspec
-from confluent_kafka.admin import AdminClient
 
 from k2.errors import RetryError
+from k2.ingestion.kafka_reach import require_kafka
+from k2.kafka.admin import KafkaAdmin
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.position import ShardRecord
 from k2.kafka.positions import read_shard
 from k2.kafka.topics import TopicFacts, TopicNames, describe_topics
@@ -20,7 +22,7 @@ class ShardShown(msgspec.Struct, frozen=True):
 class Room(msgspec.Struct, frozen=True):
     """The topics of one tape, as Kafka has them."""
 
-    bootstrap: str
+    kafka: KafkaConnection
     names: TopicNames
     facts: dict[str, TopicFacts]
     """Of those that exist."""
@@ -38,7 +40,7 @@ class Room(msgspec.Struct, frozen=True):
             StopError: If it says something that is no position.
         """
         return read_shard(
-            self.bootstrap,
+            self.kafka,
             positions_topic=self.names.positions,
             shard=shard,
             isolation="read_committed",
@@ -52,17 +54,17 @@ def find_room(settings: Settings) -> Room:
         RetryError: If Kafka cannot be reached or nothing was ever recorded there.
     """
     names = TopicNames.of(settings.topic_prefix)
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
+    require_kafka(settings.kafka_bootstrap)
     try:
-        facts = describe_topics(admin, names.all())
+        facts = describe_topics(KafkaAdmin(settings.kafka), names.all())
     except RetryError as exc:
         raise RetryError(f"{settings.kafka_bootstrap}: {exc}") from exc
     if not {names.trades, names.positions, names.gaps} <= facts.keys():
         raise RetryError(
             f"the topics of {names.trades} do not exist at {settings.kafka_bootstrap}: "
-            "`k2 stream` creates them"
+            "`k2 up` or `k2 stream` creates them"
         )
-    return Room(settings.kafka_bootstrap, names, facts)
+    return Room(settings.kafka, names, facts)
 
 
 def show_positions(settings: Settings) -> list[ShardShown]:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import msgspec
 import structlog
-from confluent_kafka.admin import AdminClient
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.admission import Prepared, identity_of, of_shard
 from k2.ingestion.lake_look import lake_holds
 from k2.ingestion.positions_look import Room, ShardShown, find_room
 from k2.ingestion.rebuilt_position import position_from
+from k2.kafka.admin import KafkaAdmin
 from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
 from k2.kafka.lease import FALLBACK_SESSION_TIMEOUT_S, group_id, other_members
 from k2.kafka.partition_reader import end_offset, first_offset
@@ -63,7 +63,7 @@ def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
     for shard in range(room.partitions):
         producer = _fencing_producer(room, shard)
         old = _read_old(room, shard)
-        reader = TapeReader(room.bootstrap, shard=shard)
+        reader = TapeReader(room.kafka, shard=shard)
         tape = reader.trades(room.names.trades)
         present = room.names.repairs in room.facts
         repairs = reader.trades(room.names.repairs).ids if present else Coverage()
@@ -75,7 +75,7 @@ def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
             shard,
             partitions=room.partitions,
         )
-        if first_offset(room.bootstrap, room.names.trades, shard) > 0:
+        if first_offset(room.kafka, room.names.trades, shard) > 0:
             known = _with_lake(settings, known, wanted=mine, tape=tape.ids)
         position = position_from(
             tape.ids,
@@ -85,7 +85,7 @@ def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
             backfills=old.position.backfills if old.position is not None else {},
             last_ts_us=tape.last_ts_us,
         )
-        accepted_to = end_offset(room.bootstrap, room.names.trades, shard)
+        accepted_to = end_offset(room.kafka, room.names.trades, shard)
         position = msgspec.structs.replace(position, accepted_to=accepted_to)
         rebuilt.append(_write(settings, room, producer, position, recorded))
     return rebuilt
@@ -101,7 +101,7 @@ def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
         StopError: If the topic holds trades already: the lake's end is not its end; or if a
             ``k2 stream`` is running.
     """
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 2})
+    admin = KafkaAdmin(settings.kafka)
     created = create_topics(admin, TopicNames.of(settings.topic_prefix), shards=settings.shards)
     room = find_room(settings)
     _until_led(room, created)
@@ -111,7 +111,7 @@ def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
     for shard in range(room.partitions):
         producer = _fencing_producer(room, shard)
         has_records, _ = read_tail(
-            room.bootstrap,
+            room.kafka,
             trades_topic=room.names.trades,
             shard=shard,
             writer_schema=parse_schema(SCHEMA_TEXT),
@@ -146,15 +146,14 @@ def refuse_running_writer(room: Room) -> None:
 
     def ends() -> list[int]:
         return [
-            end_offset(room.bootstrap, room.names.positions, shard)
-            for shard in range(room.partitions)
+            end_offset(room.kafka, room.names.positions, shard) for shard in range(room.partitions)
         ]
 
     before = ends()
     time.sleep(WRITER_SHOWS_WITHIN_S)
     if ends() != before:
         raise StopError("a `k2 stream` is writing these positions right now: stop it first")
-    admin = AdminClient({"bootstrap.servers": room.bootstrap, "log_level": 2})
+    admin = KafkaAdmin(room.kafka)
     group = group_id(room.names.trades)
     deadline_s = time.monotonic() + MEMBER_FORGOTTEN_S
     while members := other_members(admin, group, client_id=""):
@@ -173,7 +172,7 @@ def _until_led(room: Room, topics: Sequence[str]) -> None:
         for shard in range(room.partitions):
             while True:
                 try:
-                    end_offset(room.bootstrap, topic, shard)
+                    end_offset(room.kafka, topic, shard)
                 except RetryError:
                     if time.monotonic() > deadline_s:
                         raise
@@ -184,7 +183,7 @@ def _until_led(room: Room, topics: Sequence[str]) -> None:
 
 def _read_old(room: Room, shard: int) -> ShardRecord:
     try:
-        return read_shard(room.bootstrap, positions_topic=room.names.positions, shard=shard)
+        return read_shard(room.kafka, positions_topic=room.names.positions, shard=shard)
     except StopError as exc:  # a record that is no position is one of the reasons to rebuild
         _log.warning("old_position_unreadable", shard=shard, reason=str(exc))
         return NOTHING_RECORDED
@@ -236,7 +235,7 @@ def _with_lake(
 
 def _fencing_producer(room: Room, shard: int) -> ShardProducer:
     producer = ShardProducer(
-        bootstrap=room.bootstrap,
+        kafka=room.kafka,
         trades_topic=room.names.trades,
         shard=shard,
         # `init_transactions` over a transaction that is still open, or on a busy machine, is not

@@ -4,9 +4,10 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -78,6 +79,20 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     return stop
+
+
+@asynccontextmanager
+async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Keep work going for as long as the context lasts; what failed is told when it ends."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for problem in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(problem, Exception):
+                _log.error("background_work_ended", reason=repr(problem))
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -98,7 +98,7 @@ def test_a_symbol_that_never_traded_has_no_newest_id() -> None:
 def test_a_name_the_exchange_does_not_list_is_refused_unless_it_has_a_tape() -> None:
     rest = _rest()
     rest.unlisted = {"OLDUSDT"}
-    with pytest.raises(StopError, match=r"does not list OLDUSDT: mend BINANCE_SYMBOLS"):
+    with pytest.raises(StopError, match=r"does not list OLDUSDT$"):
         _asked("BTCUSDT\nOLDUSDT", rest)
     assert list(_asked("BTCUSDT\nOLDUSDT", rest, _record("OLDUSDT")).listed) == ["BTCUSDT"]
     with pytest.raises(StopError, match="none of the symbols"):

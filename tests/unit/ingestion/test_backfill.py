@@ -195,6 +195,44 @@ def test_a_restart_in_the_middle_goes_on_exactly_below_what_is_written() -> None
     virtually(tell())
 
 
+@pytest.mark.parametrize(
+    ("exchange_first_id", "pages"),
+    [
+        (3_500, [(4_000, 5_000), (3_500, 4_000)]),
+        (4_000, [(4_000, 5_000)]),
+        (4_998, [(4_998, 5_000)]),
+        (5_000, []),
+    ],
+)
+def test_ids_that_never_existed_are_not_declared_the_past_begins_with_the_exchange(
+    exchange_first_id: int, pages: list[tuple[int, int]]
+) -> None:
+    async def tell() -> None:
+        scene = Scene()
+        scene.rest.first = exchange_first_id
+        await scene.fill(2_500)
+        assert scene.pages == [list(range(*page)) for page in pages]
+        assert scene.gaps == []
+        assert scene.first_id == exchange_first_id
+        assert scene.shard.told.position.open_gaps == ()
+
+    virtually(tell())
+
+
+def test_a_hole_above_the_exchanges_first_id_is_declared_all_the_same() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        scene.rest.lost = set(range(3_900, 5_000))
+        await scene.fill(3_000)
+        assert [ids for _event, _class, ids in scene.gaps] == [
+            IdRange(4_000, 4_999),
+            IdRange(3_900, 3_999),
+        ]
+        assert scene.first_id == 3_000
+
+    virtually(tell())
+
+
 @pytest.mark.parametrize("outcome", ["aborted", "landed", "lost", "resumed"])
 def test_each_page_is_written_once_whatever_becomes_of_its_transaction(outcome: str) -> None:
     async def tell() -> None:

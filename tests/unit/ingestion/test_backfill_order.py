@@ -5,7 +5,7 @@ from typing import Any, Self
 import pytest
 from confluent_kafka import KafkaError
 
-from k2.errors import ReconcileError, RejectError
+from k2.errors import ReconcileError, RejectError, RetryError
 from k2.ingestion import backfill_order
 from k2.ingestion.backfill_order import (
     Order,
@@ -17,6 +17,7 @@ from k2.ingestion.backfill_order import (
     watch,
 )
 from k2.kafka.clients import Clients
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.position import (
     BackfillRequest,
     Identity,
@@ -26,6 +27,7 @@ from k2.kafka.position import (
     decode_request,
     request_key,
 )
+from k2.market import StreamKind
 from k2.settings import Settings
 
 X = "BTCUSDT"
@@ -75,7 +77,7 @@ class FakeKafka:
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Any:
     made = SimpleNamespace(
-        bootstrap="kafka:9092",
+        kafka=KafkaConnection("kafka:9092"),
         names=SimpleNamespace(trades="t", positions="t.positions"),
         partitions=1,
         said=record(),
@@ -105,7 +107,7 @@ def test_a_wish_is_a_record_in_the_shards_partition_under_its_own_key() -> None:
     assert again.request.request_id != request.request_id
 
 
-@pytest.mark.parametrize("from_id", [500, 501, 10_000])
+@pytest.mark.parametrize("from_id", [500, 501, 899])
 def test_a_tape_that_begins_there_or_earlier_leaves_nothing_to_do(room: Any, from_id: int) -> None:
     kafka = FakeKafka()
     found = ask(kafka, from_id)
@@ -114,6 +116,82 @@ def test_a_tape_that_begins_there_or_earlier_leaves_nothing_to_do(room: Any, fro
     assert kafka.producers == []
     room.said = record(first_id=None)  # older than the field: the writer begins at its end
     assert isinstance(ask(kafka, from_id=899), Order)
+
+
+@pytest.mark.usefixtures("room")
+@pytest.mark.parametrize("from_id", [900, 10_000])
+def test_an_id_beyond_the_tape_is_refused(from_id: int) -> None:
+    kafka = FakeKafka()
+    with pytest.raises(RejectError, match=r"beyond the end of its tape.*500 to 899"):
+        ask(kafka, from_id)
+    assert kafka.producers == []
+
+
+class FirstRest:
+    """An exchange whose ids begin somewhere."""
+
+    first_id: int | None = 200
+    kinds: list[object]
+
+    def __init__(self, *_where: Any, kind: object, **_how: Any) -> None:
+        self.kinds.append(kind)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None: ...
+
+    async def rows_from(self, _symbol: str, *, from_id: int) -> list[Any]:
+        if self.first_id is None:
+            raise RetryError("503")
+        return [SimpleNamespace(source_id=max(from_id, self.first_id))]
+
+
+@pytest.fixture
+def first_rest(room: Any, monkeypatch: pytest.MonkeyPatch) -> type[FirstRest]:
+    class Rest(FirstRest):
+        kinds: list[object] = []  # noqa: RUF012 - one list for each test
+
+    monkeypatch.setattr(backfill_order, "RestClient", Rest)
+    room.said = ShardRecord(identity(), record().position)
+    return Rest
+
+
+@pytest.mark.parametrize(("first_id", "begins_at"), [(200, 200), (100, 100), (50, 100)])
+def test_a_wish_goes_no_further_back_than_the_exchange(
+    first_rest: type[FirstRest], first_id: int, begins_at: int
+) -> None:
+    first_rest.first_id = first_id
+    kafka = FakeKafka()
+    order = ask(kafka, from_id=100)
+    assert isinstance(order, Order)
+    assert (order.request.from_id, order.asked_for) == (begins_at, 100)
+    ((_topic, how),) = kafka.producers[0].produced
+    assert decode_request(how["value"]).from_id == begins_at
+    assert first_rest.kinds == [StreamKind.AGG_TRADE]
+
+
+def test_a_tape_that_begins_where_the_exchange_does_has_no_past(
+    first_rest: type[FirstRest],
+) -> None:
+    first_rest.first_id = 500
+    found = ask(FakeKafka(), from_id=100)
+    assert isinstance(found, Progress)
+    assert (found.stage, found.first_id, found.from_id) == (Stage.NOTHING_TO_DO, 500, 100)
+
+
+def test_an_exchange_that_does_not_answer_or_is_another_leaves_it_to_the_writer(
+    room: Any, first_rest: type[FirstRest]
+) -> None:
+    first_rest.first_id = None
+    order = ask(FakeKafka(), from_id=100)
+    assert isinstance(order, Order)
+    assert order.request.from_id == 100
+    first_rest.first_id = 200
+    room.said = ShardRecord(identity(environment="testnet"), record().position)
+    order = ask(FakeKafka(), from_id=100)
+    assert isinstance(order, Order)
+    assert order.request.from_id == 100
 
 
 @pytest.mark.usefixtures("room")
@@ -128,7 +206,7 @@ def test_an_answer_that_is_lost_is_said_to_be() -> None:
         ask(FakeKafka(KafkaError._MSG_TIMED_OUT))
 
 
-ORDER = Order(BackfillRequest(X, 100, "r1"), shard=0, offset=41, began_at=500)
+ORDER = Order(BackfillRequest(X, 100, "r1"), shard=0, offset=41, began_at=500, asked_for=100)
 PENDING = (ORDER.request,)
 
 
@@ -140,6 +218,7 @@ PENDING = (ORDER.request,)
         (record(300, backfills={X: 100}), Stage.RUNNING, 200),
         (record(100), Stage.DONE, 400),
         (record(50), Stage.DONE, 400),
+        (record(300), Stage.DONE, 200),  # the exchange has nothing before
         (record(), Stage.REFUSED, 0),
     ],
 )

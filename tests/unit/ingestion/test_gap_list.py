@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from k2.errors import RejectError
 from k2.ingestion import gap_list
 from k2.ingestion.gap_list import GapState, gap_lines, list_gaps
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.gap_records import GapEvent, GapRecord
-from k2.kafka.position import OpenGap, ShardPosition, ShardRecord
+from k2.kafka.position import OpenGap, ShardPosition, ShardRecord, SymbolPosition
 from k2.market import GapClass, IdRange
 from k2.settings import Settings
 
@@ -74,7 +76,7 @@ def test_every_shard_is_asked_and_only_the_named_symbols_are_told(
     written = {0: [declared(3, 5), declared(1, 1)], 1: [declared(7, 7, symbol="ETHUSDT")]}
 
     class Reader:
-        def __init__(self, _bootstrap: str, *, shard: int, isolation: str) -> None:
+        def __init__(self, _kafka: KafkaConnection, *, shard: int, isolation: str) -> None:
             assert isolation == "read_committed"
             self._shard = shard
 
@@ -83,10 +85,17 @@ def test_every_shard_is_asked_and_only_the_named_symbols_are_told(
             return written[self._shard]
 
     def record(shard: int) -> ShardRecord:
-        return ShardRecord(None, ShardPosition({}, (open_gap(3, 5),)) if shard == 0 else None)
+        tapes = [
+            ShardPosition({X: SymbolPosition(9, 8, 0)}, (open_gap(3, 5),)),
+            ShardPosition({"ETHUSDT": SymbolPosition(9, 8, 0)}),
+        ]
+        return ShardRecord(None, tapes[shard])
 
     room: Any = SimpleNamespace(
-        bootstrap="k:1", names=SimpleNamespace(gaps="t.gaps"), partitions=2, record=record
+        kafka=KafkaConnection("k:1"),
+        names=SimpleNamespace(gaps="t.gaps", trades="t"),
+        partitions=2,
+        record=record,
     )
     monkeypatch.setattr(gap_list, "find_room", lambda _settings: room)
     monkeypatch.setattr(gap_list, "TapeReader", Reader)
@@ -99,3 +108,5 @@ def test_every_shard_is_asked_and_only_the_named_symbols_are_told(
     assert everything.open_ids == 3
     assert [one.symbol for one in list_gaps(Settings(), symbols={"ETHUSDT"}).gaps] == ["ETHUSDT"]
     assert everything.gaps[0].state is GapState.CLOSED
+    with pytest.raises(RejectError, match="t has no tape of NOPE, it has BTCUSDT ETHUSDT"):
+        list_gaps(Settings(), symbols={"NOPE", "ETHUSDT"})

@@ -14,6 +14,7 @@ from k2.ingestion.repair import (
     rebuild_from_topic,
     refuse_running_writer,
 )
+from k2.kafka.connection import KafkaConnection
 from k2.kafka.gap_records import GapEvent, GapRecord
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import (
@@ -36,7 +37,7 @@ from k2.settings import Settings
 from k2.tape.coverage import Coverage
 
 NAMES = TopicNames.of("market")
-ROOM = Room("kafka:9092", NAMES, {NAMES.trades: TopicFacts("1", 1)})
+ROOM = Room(KafkaConnection("kafka:9092"), NAMES, {NAMES.trades: TopicFacts("1", 1)})
 X, TS_US = "BTCUSDT", 1_767_225_600_000_000
 
 
@@ -50,7 +51,7 @@ class FakeKafka:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, partitions: int = 1) -> None:
         self.room = Room(
-            "kafka:9092",
+            KafkaConnection("kafka:9092"),
             NAMES,
             {topic: TopicFacts(f"id-{topic}", partitions) for topic in NAMES.all()},
         )
@@ -63,7 +64,7 @@ class FakeKafka:
         self.written: dict[int, list[Record]] = {}
         monkeypatch.setattr(repair, "find_room", lambda _settings: self.room)
         monkeypatch.setattr(repair, "create_topics", lambda *_a, **_k: [])
-        monkeypatch.setattr(repair, "AdminClient", lambda _settings: None)
+        monkeypatch.setattr(repair, "KafkaAdmin", lambda _settings: None)
         monkeypatch.setattr(repair, "refuse_running_writer", lambda _room: None)
         monkeypatch.setattr(repair, "first_offset", lambda *_a: self.retention_began_at)
         monkeypatch.setattr(repair, "end_offset", lambda *_a: 77)
@@ -262,7 +263,7 @@ class FakeGroup:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.members, self.ends = [0], [7]
         self.now_s = 0.0
-        monkeypatch.setattr(repair, "AdminClient", lambda _settings: None)
+        monkeypatch.setattr(repair, "KafkaAdmin", lambda _settings: None)
         monkeypatch.setattr(repair, "other_members", self._members)
         monkeypatch.setattr(repair, "end_offset", lambda *_a: self._next(self.ends))
         clock = SimpleNamespace(sleep=self._sleep, monotonic=lambda: self.now_s)
