@@ -1,0 +1,40 @@
+"""A busy service costs a sample, a dead one the run."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.parts import free_port
+from integration.harness import Process
+from soak.bench import SampleMissedError, Service, SoakEndedError
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    waiting = [sys.executable, "-c", "import signal; signal.pause()"]
+    one = Process(waiting, dict(os.environ), tmp_path / "out").start()
+    yield one
+    if one.running:
+        one.kill()
+
+
+def test_a_service_that_does_not_answer_costs_a_sample(process: Process) -> None:
+    with pytest.raises(SampleMissedError, match="archive does not answer"):
+        Service("archive", process, free_port()).scrape()
+
+
+def test_a_service_that_ended_ends_the_run(process: Process) -> None:
+    service = Service("archive", process, free_port())
+    process.kill()
+    with pytest.raises(SoakEndedError, match="archive ended with -9"):
+        service.scrape()
+
+
+def test_memory_and_cpu_are_those_of_the_service(process: Process) -> None:
+    service = Service("capture", process, free_port())
+    rss_mb, vms_mb = service.memory()
+    assert 1 < rss_mb < vms_mb
+    assert service.cpu_s() >= 0
