@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -11,15 +12,18 @@ from k2.ingestion.supervision import ExitCode
 from k2.local.file_lock import FileLock
 from k2.local.processes import end_leftover
 
-NAMES = ("stream", "archive", "exchange", "registry", "kafka")
+NAMES = ("prometheus", "stream", "archive", "exchange", "registry", "kafka")
 DEADLINE_S = 7.0
 
 MARKER = "stack.lock"
 
-# Everything k2 up ever makes there; nothing else is removed.
+# What `k2 stream` and `k2 symbols` may have made there before any `k2 up` did.
+_OF_SERVICES = ("connects.json", "spill", "symbols-lake*.txt", ".symbols-lake*.txt.*")
+
+# Everything k2 ever makes there; nothing else is removed.
 _OURS = (
     *("kafka", "kafka.properties", "registry", "logs", "pids", "ports.json", "k2.env"),
-    *("lake*", "exchange-*", MARKER),
+    *("prometheus", "dlq", "ports.tmp", "k2.tmp", "lake", "lake-*", "exchange-*", *_OF_SERVICES),
 )
 
 
@@ -31,52 +35,75 @@ def require_ours(state_dir: Path) -> None:
     """
     if state_dir.exists() and not state_dir.is_dir():
         raise StopError(f"{state_dir} is not a folder; choose another with --state-dir")
-    if state_dir.is_dir() and any(state_dir.iterdir()) and not (state_dir / MARKER).is_file():
+    if not state_dir.is_dir() or (state_dir / MARKER).is_file():
+        return
+    strange = sorted({*state_dir.iterdir()} - {*_matching(state_dir, _OF_SERVICES)})
+    if strange:
         raise StopError(
-            f"{state_dir} holds files that are not k2's: nothing was touched. Choose an empty or "
-            "new folder with --state-dir"
+            f"{state_dir} holds files that are not k2's ({strange[0].name}): nothing was touched. "
+            "Choose an empty or new folder with --state-dir"
         )
 
 
-def run_down(state_dir: Path, *, delete: bool) -> ExitCode:
-    """End leftovers, then remove the state directory if asked to.
+def run_down(state_dir: Path, *, delete: bool, confirm: Callable[[str], bool]) -> ExitCode:
+    """End leftovers, then remove k2's data if asked to.
+
+    Args:
+        state_dir: Where ``k2 up`` kept everything.
+        delete: Remove the data too.
+        confirm: Given what would be removed, says whether it may be.
 
     Raises:
         StopError: If ``k2 up`` still runs there, or the folder is not one of ours.
     """
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     state_dir = state_dir.absolute()
     if not state_dir.is_dir():
-        console.print(f"nothing at {state_dir}", highlight=False)
+        console.print(f"nothing at {state_dir}")
         return ExitCode.CLEAN
     require_ours(state_dir)
     lock = FileLock.try_acquire(state_dir / MARKER)
     if lock is None:
         raise StopError(f"k2 up runs on {state_dir}: end it with Ctrl-C first")
     try:
+        ended = 0
         for name in NAMES:
             pid = asyncio.run(end_leftover(name, state_dir=state_dir, deadline_s=DEADLINE_S))
             if pid is not None:
-                console.print(f"ended {name} (process {pid})", highlight=False)
+                ended += 1
+                console.print(f"ended {name} (process {pid})")
         if delete:
-            left = _delete(state_dir)
-            console.print(f"removed k2's data in {state_dir}", highlight=False)
-            if left:
-                console.print(f"left alone: {', '.join(left)}", highlight=False)
+            return _ask_and_delete(state_dir, confirm, console)
+        if not ended:
+            console.print(f"nothing of k2 runs on {state_dir}; its data stays")
     finally:
         lock.release()
     return ExitCode.CLEAN
 
 
-def _delete(state_dir: Path) -> list[str]:
-    """Remove what is ours, and the folder if that was all; return what is left."""
-    for pattern in _OURS:
-        for path in state_dir.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    left = sorted(path.name for path in state_dir.iterdir())
-    if not left:
+def _ask_and_delete(state_dir: Path, confirm: Callable[[str], bool], console: Console) -> ExitCode:
+    ours = sorted(_matching(state_dir, _OURS))
+    names = ", ".join(
+        f"the LAKE {path.name}" if path.name.startswith("lake") else path.name for path in ours
+    )
+    if ours and not confirm(f"remove from {state_dir}: {names}"):
+        console.print("nothing was removed")
+        return ExitCode.FAILED
+    for path in ours:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    console.print(f"removed from {state_dir}: {names or 'nothing, there was no data'}")
+    left = sorted(path.name for path in state_dir.iterdir() if path.name != MARKER)
+    if left:
+        # The marker stays with them: the folder is still one that `k2 up` may use.
+        console.print(f"left alone, they are not k2's: {', '.join(left)}")
+    else:
+        (state_dir / MARKER).unlink()
         state_dir.rmdir()
-    return left
+    return ExitCode.CLEAN
+
+
+def _matching(state_dir: Path, patterns: tuple[str, ...]) -> set[Path]:
+    return {path for pattern in patterns for path in state_dir.glob(pattern)}

@@ -1,5 +1,6 @@
 """What ``k2 up`` needs Kafka, registry and lake for: preparing topics, watching, and the proof."""
 
+import time
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -12,6 +13,7 @@ from k2.lake.proof import prove
 from k2.lake.query import LakeReader
 from k2.lake.report import show_proof
 from k2.lake.tables import open_catalog
+from k2.local.health_look import HealthLook
 from k2.local.view import Watcher, line, render
 
 
@@ -28,6 +30,7 @@ class Observer:
         lake_dir: Path,
         lake_catalog: str,
         symbols: list[str],
+        health_port: int,
     ) -> None:
         """Create the topics, register the schema, begin to watch both ends.
 
@@ -46,18 +49,26 @@ class Observer:
             catalog=self._catalog,
             symbols=symbols,
         )
+        self._health = HealthLook(health_port)
         self.watcher.start()
+        self._health.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._health.stop()
+        self.watcher.stop()
 
     def line(self) -> str:
         """Return what is seen as one line."""
-        return line(self.watcher)
+        return line(self.watcher, problems=self._health.problems)
 
     def render(self, *, title: str, places: dict[str, Path | str]) -> Group:
         """Return what is seen for a terminal."""
-        return render(self.watcher, title=title, places=places)
+        problems = self._health.problems
+        return render(self.watcher, title=title, places=places, problems=problems)
 
     def show_proof(self, console: Console) -> bool:
         """Prove the lake, print the proof, return the verdict."""
         proof = prove(LakeReader(self._catalog), configured=self._symbols)
-        show_proof(console, proof)
+        show_proof(console, proof, now_us=time.time_ns() // 1000)
         return proof.complete

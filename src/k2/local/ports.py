@@ -49,24 +49,41 @@ def find_holder(port: int) -> Holder | None:
     return None
 
 
-def require_free(port: int, *, purpose: str, flag: str, host: str = LOOPBACK) -> None:
-    """Refuse to start on a port that is taken.
+@dataclass(frozen=True)
+class WantedPort:
+    """A port that something of ours is to listen on.
 
-    Args:
+    Attributes:
         port: The one wanted.
-        purpose: What we wanted it for, as the message names it.
-        flag: The option that changes it.
+        purpose: What for, as a message names it.
+        flag: The option or variable that changes it.
         host: Address to listen on.
+    """
+
+    port: int
+    purpose: str
+    flag: str
+    host: str = LOOPBACK
+
+
+def require_free(*wanted: WantedPort) -> None:
+    """Refuse to start on ports that are taken: all of them in one message.
 
     Raises:
-        StopError: One line that names the holder and the way out.
+        StopError: One line that names each port's holder, and the way out.
     """
-    if is_free(port, host=host):
+    taken = [one for one in wanted if not is_free(one.port, host=one.host)]
+    if not taken:
         return
-    holder = find_holder(port) or "a process that belongs to another user"
+    held = [
+        f"port {one.port} ({one.purpose}) is in use by "
+        f"{find_holder(one.port) or 'a process that belongs to another user'}"
+        for one in taken
+    ]
+    flags = ", ".join(dict.fromkeys(one.flag for one in taken))
+    others = "another" if len(taken) == 1 else "others"
     raise StopError(
-        f"port {port} ({purpose}) is in use by {holder}; choose another with {flag}, "
-        "or let k2 choose with --ports auto"
+        f"{'; '.join(held)}; choose {others} with {flags}, or let k2 choose with --ports auto"
     )
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from k2.errors import StopError
+from k2.ingestion.supervision import ExitCode
 from k2.local.processes import Child, Command, end_leftover, spawn
+from k2.settings import SettingsError
 
 RESTART_DELAY_MIN_S = 0.2
 RESTART_DELAY_MAX_S = 5.0
@@ -50,7 +52,8 @@ class Service:
         """Start it again whenever it ends, until cancelled.
 
         Raises:
-            StopError: If it keeps failing, or says that its settings are wrong.
+            SettingsError: If it says that its settings are wrong.
+            StopError: If it keeps failing.
         """
         while True:
             child = self._child
@@ -63,7 +66,10 @@ class Service:
             # A signal is somebody's doing, not the service's own verdict on its state.
             if code > 0:
                 self._failures += 1
-            if code == 2 or self._failures >= FAILURES_MAX:
+            if code == ExitCode.CONFIGURATION:
+                tail = child.log_tail()
+                raise SettingsError(last_reason(tail) or f"{self.name} will not run:\n{tail}")
+            if self._failures >= FAILURES_MAX:
                 raise StopError(
                     f"{self.name} ended with {code} and will not run:\n{child.log_tail()}"
                 )

@@ -23,7 +23,7 @@ from k2.local.file_lock import FileLock
 from k2.local.jar_lock import JarLock
 from k2.local.jar_sources import cache_dir, find_sources
 from k2.local.jars import Installation, install, read_lock
-from k2.local.ports import ANY_ADDRESS, LOOPBACK, remembered_ports, require_free
+from k2.local.ports import ANY_ADDRESS, LOOPBACK, WantedPort, remembered_ports, require_free
 from k2.local.processes import Child, end_leftover
 from k2.local.registry import (
     CONFLUENT_PREFIX,
@@ -193,6 +193,20 @@ class Stack:
         """Process ids by name: ``kafka``, ``registry``."""
         return {name: child.pid for name, child in self._children.items()}
 
+    async def claim(self) -> None:
+        """Take the state directory, and end what an earlier run left of the stack in it.
+
+        Raises:
+            StopError: If another k2 runs on it.
+        """
+        if self._lock is not None:
+            return
+        self._lock = self._take_state_dir()
+        for name in (REGISTRY, BROKER):
+            pid = await end_leftover(name, state_dir=self._state_dir, deadline_s=_STOP_DEADLINE_S)
+            if pid is not None:
+                self._report(f"ended {name} (process {pid}), left running by an earlier k2")
+
     async def prepare(self) -> StackAddress:
         """Take the state directory and the ports, download and train what is missing.
 
@@ -203,14 +217,8 @@ class Stack:
             StopError: If a port or the state directory is in use; the message says by whom.
             RetryError: If a download failed.
         """
-        self._lock = self._take_state_dir()
         try:
-            for name in (REGISTRY, BROKER):
-                pid = await end_leftover(
-                    name, state_dir=self._state_dir, deadline_s=_STOP_DEADLINE_S
-                )
-                if pid is not None:
-                    self._report(f"ended {name} (process {pid}), left running by an earlier k2")
+            await self.claim()
             self._ports = self._choose_ports()
             self._prepared = await prepare(report=self._report, console=self._console)
         except BaseException:
@@ -333,15 +341,21 @@ class Stack:
         lock.write(str(os.getpid()))
         return lock
 
+    def fixed_ports(self) -> list[WantedPort]:
+        """Return the ports that were asked for by number."""
+        return [
+            WantedPort(port, purpose, flag, host)
+            for name, purpose, flag, host in (
+                ("kafka", "Kafka", "--kafka-port", LOOPBACK),
+                ("registry", "schema registry", "--registry-port", LOOPBACK),
+                ("advertised", "Kafka for containers", "--advertised-port", ANY_ADDRESS),
+            )
+            if (port := self._wanted.get(name)) is not None
+        ]
+
     def _choose_ports(self) -> dict[str, int]:
         fixed = {name: port for name, port in self._wanted.items() if port is not None}
-        for name, purpose, flag, host in (
-            ("kafka", "Kafka", "--kafka-port", LOOPBACK),
-            ("registry", "schema registry", "--registry-port", LOOPBACK),
-            ("advertised", "Kafka for containers", "--advertised-port", ANY_ADDRESS),
-        ):
-            if name in fixed:
-                require_free(fixed[name], purpose=purpose, flag=flag, host=host)
+        require_free(*self.fixed_ports())
         free = [name for name in self._wanted if name not in fixed]
         picked = remembered_ports(
             self._state_dir / "ports.json",

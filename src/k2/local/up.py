@@ -17,14 +17,25 @@ from rich.live import Live
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.supervision import ExitCode, stop_on_signals
-from k2.ingestion.symbols_file import read_wanted, write_file
-from k2.local.down import require_ours
-from k2.local.ports import remembered_ports, require_free
-from k2.local.processes import Command
-from k2.local.services import Service
+from k2.ingestion.symbols_file import read_wanted
+from k2.local.down import NAMES, require_ours
+from k2.local.observe import (
+    ABSENT,
+    PORT,
+    Observed,
+    find_prometheus,
+    prometheus_command,
+    require_unused,
+    wait_ready,
+)
+from k2.local.ports import WantedPort, remembered_ports, require_free
+from k2.local.processes import Command, end_leftover
+from k2.local.services import STOP_DEADLINE_S, Service
 from k2.local.stack import Stack, StackAddress
 from k2.local.venue import Venue, VenueKind, choose_venue
-from k2.settings import SESSION_FILE, Settings
+from k2.local.wanted_file import keep_symbols
+from k2.settings import SESSION_FILE, Settings, SettingsError
+from k2.settings_security import LOGIN_VARIABLES
 
 if TYPE_CHECKING:
     from k2.local.observer import Observer
@@ -52,6 +63,8 @@ class UpOptions:
     speed: str
     rate: float
     run_for_s: float | None
+    observe: bool
+    """Run Prometheus beside it."""
 
 
 class Run:
@@ -102,17 +115,26 @@ class Run:
         require_ours(self._state_dir)
         if self._options.stack_only:
             return await self._run_stack_only(stop)
-        venue, _ = await asyncio.gather(
-            choose_venue(self._settings, wish=self._options.exchange, tape=self._options.tape),
-            self._check_ports(),
-        )
-        self._say(f"trades come from {venue.said}")
         try:
+            await self._claim()
+            venue, _ = await asyncio.gather(
+                choose_venue(self._settings, wish=self._options.exchange, tape=self._options.tape),
+                self._check_ports(),
+            )
+            self._say(f"trades come from {venue.said}")
             address = await self._stack.prepare()
             environ, symbols = await self._start_beside(venue, address)
             return await self._record(venue, environ, symbols, stop)
         finally:
             await self._stop_all()
+
+    async def _claim(self) -> None:
+        """Take the state directory before anything else: who holds it may well hold our ports."""
+        await self._stack.claim()
+        for name in NAMES:
+            pid = await end_leftover(name, state_dir=self._state_dir, deadline_s=STOP_DEADLINE_S)
+            if pid is not None:
+                self._say(f"ended {name} (process {pid}), left running by an earlier k2")
 
     async def _run_stack_only(self, stop: asyncio.Event) -> ExitCode:
         async with self._stack as stack:
@@ -147,15 +169,28 @@ class Run:
                 if venue.kind is VenueKind.RECORDING and not self._options.symbols_given:
                     symbols = listed
             environ["BINANCE_SYMBOLS"] = ",".join(symbols)
-            symbols = self._keep_symbols(venue, environ, symbols)
+            file = await keep_symbols(
+                venue,
+                self._settings,
+                symbols,
+                rest_urls=environ["BINANCE_REST_URL"].split(","),
+                symbols_given=self._options.symbols_given,
+            )
+            environ["K2_SYMBOLS_FILE"] = str(file)
+            symbols = sorted(read_wanted(file).names)
             self._write_session(environ)
             package = Path(__file__).parents[1]
             capture = str(package / "ingestion" / "binance_client.py")
             await self._start("archive", (sys.executable, "-m", "k2", "archive"), environ)
             await self._start("stream", (sys.executable, capture), environ)
-        finally:
-            await stack
+        except BaseException:
+            stack.cancel()
+            await asyncio.gather(stack, return_exceptions=True)
+            raise
+        await stack
         self._say_ready(address)
+        if self._options.observe:
+            await self._start_prometheus(environ)
         return environ, symbols
 
     async def _record(
@@ -168,6 +203,7 @@ class Run:
         places: dict[str, Path | str] = {
             "lake": _from_here(venue.lake_dir),
             "logs": _from_here(self._state_dir / "logs"),
+            "status page": f"http://localhost:{environ['K2_HEALTH_PORT']}/",
             "health": f"http://localhost:{environ['K2_HEALTH_PORT']}/health",
             "metrics": f"http://localhost:{environ['K2_METRICS_PORT']}/metrics and "
             f"http://localhost:{environ['K2_ARCHIVE_METRICS_PORT']}/metrics",
@@ -183,7 +219,7 @@ class Run:
                 ],
             )
         finally:
-            observer.watcher.stop()
+            observer.stop()
         await self._stop_services()
         complete = await asyncio.to_thread(observer.show_proof, self._console)
         return ExitCode.CLEAN if complete else ExitCode.FAILED
@@ -242,11 +278,35 @@ class Run:
         environ["BINANCE_REST_URL"] = f"http://127.0.0.1:{port}"
         return await _listed_symbols(environ["BINANCE_REST_URL"], exchange)
 
+    async def _start_prometheus(self, environ: dict[str, str]) -> None:
+        """Start Prometheus on what runs, or say that it is not installed."""
+        program = find_prometheus()
+        if program is None:
+            self._say(ABSENT)
+            return
+        observed = Observed(
+            stream_port=int(environ["K2_METRICS_PORT"]),
+            archive_port=int(environ["K2_ARCHIVE_METRICS_PORT"]),
+            prometheus_port=self._prometheus_port(),
+        )
+        command = prometheus_command(program, observed, state_dir=self._state_dir)
+        service = await self._start(command.name, command.argv, dict(os.environ))
+        await wait_ready(service, port=observed.prometheus_port)
+        self._say(f"Prometheus: http://localhost:{observed.prometheus_port}")
+
+    def _prometheus_port(self) -> int:
+        if self._options.auto_ports:
+            path = self._state_dir / "ports.json"
+            return remembered_ports(path, ["prometheus"], excluding=set())["prometheus"]
+        require_unused(PORT)
+        return PORT
+
     def _environ(self, venue: Venue, address: StackAddress) -> dict[str, str]:
         """Return the environment of the services: ours, with this run's addresses in it."""
         ports = self._service_ports()
         return {
-            **os.environ,
+            # How somebody else's Kafka lets in is of no use to this one.
+            **{name: value for name, value in os.environ.items() if name not in LOGIN_VARIABLES},
             "KAFKA_BOOTSTRAP": address.bootstrap,
             "SCHEMA_REGISTRY_URL": address.registry_url,
             "KAFKA_TOPIC_PREFIX": venue.topic_prefix,
@@ -260,30 +320,35 @@ class Run:
             "K2_METRICS_PORT": str(ports["metrics-stream"]),
             "K2_ARCHIVE_METRICS_PORT": str(ports["metrics-archive"]),
             "K2_HEALTH_PORT": str(ports["health"]),
+            "K2_ARCHIVE_HEALTH_PORT": str(ports["health-archive"]),
         }
 
     def _service_ports(self) -> dict[str, int]:
         if self._options.auto_ports:
             return remembered_ports(
                 self._state_dir / "ports.json",
-                ["metrics-stream", "metrics-archive", "health"],
+                ["metrics-stream", "metrics-archive", "health", "health-archive"],
                 excluding=set(),
             )
         return {
             "metrics-stream": self._settings.metrics_port,
             "metrics-archive": self._settings.archive_metrics_port,
             "health": self._settings.health_port,
+            "health-archive": self._settings.archive_health_port,
         }
 
     async def _check_ports(self) -> None:
+        if self._options.observe and find_prometheus() is not None:
+            await asyncio.to_thread(self._prometheus_port)
         ports = self._service_ports()
-        for name, variable, purpose in (
-            ("metrics-stream", "K2_METRICS_PORT", "/metrics"),
-            ("metrics-archive", "K2_ARCHIVE_METRICS_PORT", "/metrics"),
-            ("health", "K2_HEALTH_PORT", "/health"),
-        ):
-            if port := ports[name]:
-                await asyncio.to_thread(require_free, port, purpose=purpose, flag=variable)
+        wanted = [
+            *self._stack.fixed_ports(),
+            WantedPort(ports["metrics-stream"], "/metrics", "K2_METRICS_PORT"),
+            WantedPort(ports["metrics-archive"], "/metrics", "K2_ARCHIVE_METRICS_PORT"),
+            WantedPort(ports["health"], "/health", "K2_HEALTH_PORT"),
+            WantedPort(ports["health-archive"], "/health", "K2_ARCHIVE_HEALTH_PORT"),
+        ]
+        await asyncio.to_thread(require_free, *(one for one in wanted if one.port))
 
     def _observe(self, venue: Venue, environ: dict[str, str], symbols: list[str]) -> "Observer":
         """Create the topics, register the schema and begin to watch (blocking)."""
@@ -298,18 +363,8 @@ class Run:
             lake_dir=venue.lake_dir,
             lake_catalog=self._settings.lake_catalog,
             symbols=symbols,
+            health_port=int(environ["K2_HEALTH_PORT"]),
         )
-
-    def _keep_symbols(self, venue: Venue, environ: dict[str, str], symbols: list[str]) -> list[str]:
-        """Keep the symbols in a file that ``k2 symbols`` edits; return the names it wants."""
-        path = self._settings.symbols_file
-        if path is None:
-            path = self._state_dir / f"symbols-{venue.lake_dir.name}.txt"
-            given = self._options.symbols_given or "BINANCE_SYMBOLS" in os.environ
-            if given or venue.kind is VenueKind.RECORDING or not path.exists():
-                write_file(path, "\n".join(symbols) + "\n")
-        environ["K2_SYMBOLS_FILE"] = str(path.absolute())
-        return sorted(read_wanted(path).names)
 
     def _write_session(self, environ: dict[str, str]) -> None:
         """Leave the addresses for ``k2 verify``, ``query``, ``tail`` and ``schema``."""
@@ -349,8 +404,8 @@ class Run:
                 await asyncio.sleep(1 / VIEW_PER_S)
 
     async def _stop_services(self) -> None:
-        """Stop capture, then archive (which takes the rest of the topic), then the exchange."""
-        order = {"stream": 0, "archive": 1, "exchange": 2}
+        """Stop who watches, capture, archive (which takes the rest of the topic), exchange."""
+        order = {"prometheus": 0, "stream": 1, "archive": 2, "exchange": 3}
         for service in sorted(self._services, key=lambda one: order[one.name]):
             self._say(f"stopping {service.name}")
             await service.stop()
@@ -407,6 +462,9 @@ def run_up(options: UpOptions) -> ExitCode:
     )
     try:
         return asyncio.run(Run(options, console).main())
+    except SettingsError as exc:
+        say(f"k2 up: {exc}")
+        return ExitCode.CONFIGURATION
     except StopError as exc:
         say(f"k2 up: {exc}")
     except RetryError as exc:

@@ -7,6 +7,7 @@ what is there, not what a service believes.
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from k2.tape.coverage import Coverage
 RATE_WINDOW_S = 10.0
 LAKE_EVERY_S = 0.5
 SAMPLES_MAX = 2_000
+PROBLEMS_SHOWN = 3
 
 
 class SymbolView(msgspec.Struct):
@@ -37,6 +39,8 @@ class SymbolView(msgspec.Struct):
     seen: int = 0
     lake_rows: int = 0
     lake_last_id: int = -1
+    newest_recv_s: float | None = None
+    """When the newest trade seen in the topic reached us, wall clock."""
     counts: Any = msgspec.field(default_factory=deque)
     """(monotonic seconds, records) of the rate window."""
     unarchived: Any = msgspec.field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
@@ -50,6 +54,12 @@ class SymbolView(msgspec.Struct):
             return 0.0
         window_s = min(RATE_WINDOW_S, max(1.0, now_s - self.counts[0][0]))
         return float(sum(count for _, count in self.counts) / window_s)
+
+    def newest(self, wall_s: float, *, since_s: float) -> str:
+        """Say how old the newest trade is, or for how long none has been seen."""
+        if self.newest_recv_s is None:
+            return f"none for {max(0.0, wall_s - since_s):.0f} s"
+        return f"{max(0.0, wall_s - self.newest_recv_s):.1f} s ago"
 
     def behind_s(self, wall_s: float) -> float:
         """Age of the oldest trade seen in the topic and not yet in the lake."""
@@ -66,6 +76,7 @@ class Watcher:
     ) -> None:
         """Prepare; nothing is read before ``start``."""
         self.symbols = {symbol: SymbolView(symbol) for symbol in symbols}
+        self.began_s = time.time()
         self._bootstrap = bootstrap
         self._topic = topic
         self._partitions = partitions
@@ -137,7 +148,8 @@ class Watcher:
             view.last_id = record["source_sequence"]
             view.seen += counts[symbol]
             view.counts.append((time.monotonic(), counts[symbol]))
-            view.unarchived.append((view.last_id, record["recv_ts_ns"] / 1e9))
+            view.newest_recv_s = record["recv_ts_ns"] / 1e9
+            view.unarchived.append((view.last_id, view.newest_recv_s))
 
     def _read_lake(self) -> None:
         table = find_table(self._catalog, "trades")
@@ -151,12 +163,15 @@ class Watcher:
             view.lake_last_id = coverage.ranges(symbol)[-1].last_id
 
 
-def render(watcher: Watcher, *, title: str, places: dict[str, Path | str]) -> Group:
-    """Return the terminal view."""
+def render(
+    watcher: Watcher, *, title: str, places: dict[str, Path | str], problems: Sequence[str]
+) -> Group:
+    """Return the terminal view; ``problems`` are what the capture says is wrong, worst first."""
     table = RichTable(title=title, title_justify="left", expand=False)
     table.add_column("symbol")
-    for name in ("last price", "trades/s", "last id", "rows in the lake", "seconds behind"):
+    for name in ("last price", "trades/s", "last id", "newest trade", "rows in the lake"):
         table.add_column(name, justify="right")
+    table.add_column("lake behind Kafka", justify="right")
     now_s, wall_s = time.monotonic(), time.time()
     for view in list(watcher.symbols.values()):
         table.add_row(
@@ -164,20 +179,23 @@ def render(watcher: Watcher, *, title: str, places: dict[str, Path | str]) -> Gr
             view.price or "…",
             f"{view.rate(now_s):,.1f}",
             str(view.last_id or "…"),
+            view.newest(wall_s, since_s=watcher.began_s),
             f"{view.lake_rows:,}",
-            f"{view.behind_s(wall_s):.1f}" if view.seen else "…",
+            f"{view.behind_s(wall_s):.1f} s" if view.seen else "…",
         )
+    wrong = [Text(f"  ! {text}", style="bold yellow") for text in problems[:PROBLEMS_SHOWN]]
     lines = [Text(f"{name:>9}  {place}", style="dim") for name, place in places.items()]
-    return Group(table, *lines, Text("Ctrl-C stops everything and shows the proof.", style="dim"))
+    end = Text("Ctrl-C stops everything and shows the proof.", style="dim")
+    return Group(table, *wrong, *lines, end)
 
 
-def line(watcher: Watcher) -> str:
-    """Return the view as one line, for pipes."""
+def line(watcher: Watcher, *, problems: Sequence[str]) -> str:
+    """Return the view as one line, for pipes, and the worst of the problems."""
     now_s, wall_s = time.monotonic(), time.time()
     parts = [
         f"{view.symbol} {view.price or '…'} {view.rate(now_s):.1f}/s id {view.last_id or '…'} "
-        f"lake {view.lake_rows:,} rows"
+        f"{view.newest(wall_s, since_s=watcher.began_s)}, lake {view.lake_rows:,} rows"
         + (f", {view.behind_s(wall_s):.1f} s behind" if view.seen else "")
         for view in list(watcher.symbols.values())
     ]
-    return " | ".join(parts)
+    return " | ".join([*parts, *(f"! {text}" for text in problems[:1])])

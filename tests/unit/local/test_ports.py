@@ -8,6 +8,7 @@ import pytest
 from k2.errors import StopError
 from k2.local.ports import (
     ANY_ADDRESS,
+    WantedPort,
     find_holder,
     is_free,
     pick_free,
@@ -49,13 +50,32 @@ def test_nobody_holds_a_free_port() -> None:
 
 def test_a_port_in_use_is_one_line_with_the_holder_and_the_way_out(taken: int) -> None:
     with pytest.raises(StopError) as caught:
-        require_free(taken, purpose="Kafka", flag="--kafka-port")
+        require_free(WantedPort(taken, "Kafka", "--kafka-port"))
 
     message = str(caught.value)
     assert f"port {taken} (Kafka) is in use by process {os.getpid()} (" in message
     assert "--kafka-port" in message
     assert "--ports auto" in message
     assert "\n" not in message
+
+
+def test_all_ports_in_use_are_named_at_once_and_free_ones_are_not(taken: int) -> None:
+    (free,) = pick_free(1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        other = server.getsockname()[1]
+        with pytest.raises(StopError) as caught:
+            require_free(
+                WantedPort(taken, "Kafka", "--kafka-port"),
+                WantedPort(free, "health", "K2_HEALTH_PORT"),
+                WantedPort(other, "metrics", "K2_METRICS_PORT"),
+            )
+
+    message = str(caught.value)
+    assert f"port {taken} (Kafka)" in message
+    assert f"port {other} (metrics)" in message
+    assert "choose others with --kafka-port, K2_METRICS_PORT" in message
+    assert "health" not in message
+    require_free(WantedPort(free, "health", "K2_HEALTH_PORT"))
 
 
 def test_picked_ports_are_different_and_outside_the_range_of_outgoing_connections() -> None:
