@@ -23,11 +23,13 @@ from typing import Any, TypeVar
 import fastavro
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from integration.samples import Samples
 from k2.ingestion import binance_client
 from k2.lake.proof import Proof, prove
 from k2.lake.query import LakeReader
 from k2.lake.tables import open_catalog
 from k2.local.background import BackgroundStack
+from k2.local.ports import pick_free
 from k2.market import StreamKind
 from k2.simulator import Ledger, TapeRow
 
@@ -112,6 +114,8 @@ class Room:
     extra: dict[str, str] = field(default_factory=dict)
     poison: bytes = b"not Avro"
     """A value a test put into the topic by hand."""
+    measured: bool = False
+    """Whether services started from now on serve metrics and health, on ports of their own."""
 
     @property
     def topic(self) -> str:
@@ -152,6 +156,7 @@ class Room:
             "K2_METRICS_PORT": "0",
             "K2_HEALTH_PORT": "0",
             "K2_ARCHIVE_METRICS_PORT": "0",
+            "K2_ARCHIVE_HEALTH_PORT": "0",
             "K2_FLUSH_AGE": "0.5",
             "K2_LOG_FILE": "off",
             **self.extra,
@@ -160,8 +165,24 @@ class Room:
     def process(self, name: str, argv: list[str]) -> Process:
         """Describe a process of this room; it is ended with the room."""
         process = Process(argv, self.environ(), self.path / f"{len(self.processes)}-{name}.out")
+        if self.measured:
+            names = ("K2_METRICS_PORT", "K2_HEALTH_PORT", "K2_ARCHIVE_METRICS_PORT")
+            ports = pick_free(len(names))
+            process.environ |= {n: str(port) for n, port in zip(names, ports, strict=True)}
         self.processes.append(process)
         return process
+
+    def metrics(self, service: Process) -> Samples:
+        """Return what a measured service's metrics say; waits until they are served."""
+        return wait_for(
+            lambda: Samples.scrape(self.metrics_port(service)),
+            what=f"metrics of {service.output.stem}",
+        )
+
+    def metrics_port(self, service: Process) -> int:
+        """Return where a measured service serves its metrics."""
+        of_archive = "archive" in service.argv
+        return int(service.environ["K2_ARCHIVE_METRICS_PORT" if of_archive else "K2_METRICS_PORT"])
 
     def exchange(self, *flags: str) -> Process:
         """Start the exchange in a box on a data directory that survives it."""

@@ -217,6 +217,34 @@ def test_an_absent_exchange_is_waited_for(room: Room) -> None:
     assert stream.end() == 0
 
 
+def test_an_unlisted_symbol_is_exit_2_and_leaves_no_topics_beside_it(room: Room) -> None:
+    room.exchange("--rate", "400")
+    stream = room.stream("--symbols", "BTCUSDT", "NOSUCH")
+    assert stream.wait() == 2, stream.log()
+    assert stream.events("stream_stopped")[-1]["reason"] == (
+        "the exchange does not list NOSUCH, named by --symbols or BINANCE_SYMBOLS; leave NOSUCH "
+        "out there"
+    )
+    admin = AdminClient({"bootstrap.servers": room.stack.address.bootstrap})
+    assert not [name for name in admin.list_topics(timeout=10).topics if room.prefix in name]
+    # Beside a tape it is refused as well: it has never had one of its own.
+    room.symbols = ("BTCUSDT",)
+    record_some(room)
+    assert room.stream("--symbols", "BTCUSDT", "NOSUCH").wait() == 2
+
+
+def test_ports_in_use_are_named_together_before_anything_else(room: Room) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        metrics_port, health_port = one.getsockname()[1], other.getsockname()[1]
+        room.exchange_url = "http://127.0.0.1:1"
+        room.extra = {"K2_METRICS_PORT": str(metrics_port), "K2_HEALTH_PORT": str(health_port)}
+        why = refusal(room)
+    assert f"K2_METRICS_PORT={metrics_port}, K2_HEALTH_PORT={health_port}" in why
+
+
 def test_invalid_settings_are_exit_2_before_any_socket(room: Room) -> None:
     room.exchange_url = "http://127.0.0.1:1"
     room.extra["BINANCE_BATCH_TIMEOUT"] = "soon"

@@ -22,7 +22,10 @@ def test_a_backfill_is_killed_on_the_way_and_no_id_is_lost_or_doubled(room: Room
     room.archive()
     room.wait_until_archiving()
     first_id = room.topic_records()["BTCUSDT"][0]["source_sequence"]
-    room.k2("backfill", "--symbol", "BTCUSDT", "--from-id", str(ids.first_id), "--no-wait")
+    # Ids below the exchange's first never existed; who asks does not know, the writer finds out.
+    room.extra = {"BINANCE_REST_URL": "http://127.0.0.1:9"}
+    room.k2("backfill", "--symbol", "BTCUSDT", "--from-id", str(ids.first_id - 678), "--no-wait")
+    room.extra = {}
     # Mid-way, as far as one can tell: some pages are there, the rest is not.
     wait_for(lambda: repaired(room), what="the first page")
     stream.kill()
@@ -44,6 +47,10 @@ def test_a_backfill_is_killed_on_the_way_and_no_id_is_lost_or_doubled(room: Room
     assert shown["position"]["symbols"]["BTCUSDT"]["first_id"] == ids.first_id
     assert not shown["position"].get("backfills")
     assert not shown["requests"]
+    assert json.loads(room.k2("gaps", "--json").stdout)["gaps"] == []
+    again = room.k2("backfill", "--symbol", "BTCUSDT", "--from-id", str(ids.first_id - 678))
+    assert "nothing to do" in again.stdout
+    assert "the exchange has nothing before" in again.stdout
 
 
 def long_past(room: Room) -> IdRange | None:

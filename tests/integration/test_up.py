@@ -176,6 +176,57 @@ def test_a_service_that_is_killed_is_started_again(tmp_path: Path, started: list
     assert up.said().strip().splitlines()[-1].startswith("complete: ")
 
 
+def test_a_symbol_the_exchange_does_not_list_ends_k2_up_and_leaves_no_trace(
+    tmp_path: Path, started: list[Up]
+) -> None:
+    state_dir = tmp_path / "state"
+    up = Up(state_dir, "--symbols", "BTCUSDT", "NOSUCH")
+    started.append(up)
+    assert up.popen.wait(START_MAX_S) == 2
+    assert up.said().strip().splitlines()[-1] == (
+        "k2 up: the exchange does not list NOSUCH, named by --symbols; leave NOSUCH out there. "
+        "Nothing was changed"
+    )
+    file = state_dir / "symbols-lake-simulated.txt"
+    assert not file.exists()
+    assert not (state_dir / "k2.env").exists()
+    # A file somebody wrote by hand: the capture refuses it, and tells what mends it.
+    file.write_text("BTCUSDT\nNOSUCH\n")
+    refused = Up(state_dir)
+    started.append(refused)
+    assert refused.popen.wait(START_MAX_S) == 2
+    last = refused.said().strip().splitlines()[-1]
+    assert "does not list NOSUCH" in last
+    command = f"symbols remove NOSUCH --file {file}"
+    assert f"`k2 {command}`" in last
+    assert up.k2(*command.split()).returncode == 0
+    mended = Up(state_dir, "--for", "6s")
+    started.append(mended)
+    assert mended.popen.wait(START_MAX_S) == 0, mended.said()
+    assert mended.said().strip().splitlines()[-1].startswith("complete: ")
+
+
+def test_down_with_delete_leaves_nothing_of_what_a_run_made(
+    tmp_path: Path, started: list[Up]
+) -> None:
+    up = Up(tmp_path / "state", "--symbols", "BTCUSDT")
+    started.append(up)
+    up.wait_until_said("first new rows are in the lake")
+    running = up.k2("down", "--delete")
+    assert (running.returncode, "end it with Ctrl-C" in running.stderr) == (1, True)
+    second = Up(tmp_path / "state", ports="fixed")
+    started.append(second)
+    assert second.popen.wait(START_MAX_S) == 1
+    assert f"another k2 (process {up.popen.pid}) runs on" in second.said()
+    up.popen.send_signal(signal.SIGINT)
+    assert up.popen.wait(30) == 0, up.said()
+    deleted = up.k2("down", "--delete")
+    assert deleted.returncode == 0, deleted.stderr
+    assert "the LAKE lake-simulated" in deleted.stdout
+    assert "left alone" not in deleted.stdout
+    assert not up.state_dir.exists()
+
+
 def test_a_port_in_use_is_one_line_naming_the_holder_and_the_flag(
     tmp_path: Path, started: list[Up]
 ) -> None:

@@ -6,12 +6,15 @@ from cyclopts import App, CycloptsError
 
 from k2 import __version__
 from k2.cli.backfill import backfill
+from k2.cli.dlq import dlq
+from k2.cli.doctor import doctor
 from k2.cli.gaps import gaps
 from k2.cli.lake import query, verify
 from k2.cli.local import down, up
 from k2.cli.positions import positions
 from k2.cli.schema import schema
 from k2.cli.symbols import symbols
+from k2.cli.top import top
 from k2.cli.topic import tail
 from k2.errors import K2Error
 from k2.ingestion.supervision import ExitCode
@@ -47,11 +50,19 @@ app.command(
     help="Run the built-in exchange: Binance's streams and REST on one local port.",
 )
 
-for command in (up, down, verify, query, tail, gaps, backfill):
+app.command(
+    "k2.cli.healthcheck:main",  # only for the overview: it is run without any of this
+    name="healthcheck",
+    help="Ask a running service how it is: one line, exit 0 or 1.",
+)
+
+for command in (up, down, top, verify, query, tail, gaps, backfill):
     app.command(command, help_epilogue="")
+app.command(doctor, help_epilogue="")
 app.command(schema)
 app.command(positions)
 app.command(symbols)
+app.command(dlq)
 
 
 def main() -> None:

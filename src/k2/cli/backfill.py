@@ -37,7 +37,7 @@ def backfill(
 
     Args:
         symbol: The symbol; it must have a tape already.
-        from_id: The id its tape is to begin at.
+        from_id: The id its tape is to begin at; the exchange's first id, where that is later.
         since: Or the date or time (ISO, UTC unless it says otherwise); aggTrade only.
         wait: Show the progress until it is done (default: on a terminal).
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
@@ -56,6 +56,13 @@ def backfill(
     if not isinstance(ordered, Order):
         _say(ordered, output)
         return ExitCode.CLEAN
+    if ordered.asked_for < ordered.request.from_id:
+        Console(stderr=True, soft_wrap=True).print(
+            f"{symbol}: the exchange's ids begin at {ordered.request.from_id}; there is nothing "
+            f"before, so its tape is to begin there and not at {ordered.asked_for}",
+            markup=False,
+            highlight=False,
+        )
     waits = sys.stdout.isatty() if wait is None else wait
     return _wait(settings, ordered, output) if waits else _leave(ordered, output)
 
@@ -131,9 +138,14 @@ def _say(now: "Progress", output: Output) -> None:
     if output.as_json:
         print_json(now)
     elif now.stage is Stage.NOTHING_TO_DO:
-        _print(f"{now.symbol}: nothing to do, its tape begins at id {now.first_id} already")
+        nothing = " and the exchange has nothing before" if now.from_id < now.first_id else ""
+        _print(
+            f"{now.symbol}: nothing to do, its tape begins at id {now.first_id} already{nothing}"
+        )
     else:
-        _print(f"{now.symbol}: done, its tape begins at id {now.first_id}")
+        early = now.first_id > now.from_id
+        nothing = f"; the exchange has nothing as early as {now.from_id}" if early else ""
+        _print(f"{now.symbol}: done, its tape begins at id {now.first_id}{nothing}")
 
 
 def _facts(order: "Order") -> dict[str, object]:
@@ -144,8 +156,9 @@ def _facts(order: "Order") -> dict[str, object]:
         "ids_done": 0,
         "ids_wanted": order.began_at - order.request.from_id,
         "request_id": order.request.request_id,
+        "asked_for": order.asked_for,
     }
 
 
 def _print(text: str) -> None:
-    Console().print(text, markup=False, highlight=False)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

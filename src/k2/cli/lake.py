@@ -1,9 +1,11 @@
 """``k2 verify`` and ``k2 query``: what the lake holds."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+import msgspec
+from cyclopts import Parameter, validators
 from rich.console import Console
 
 from k2.cli.output import TEXT, Output, print_json, print_table
@@ -22,30 +24,55 @@ def _not_empty(_type: Any, value: str) -> None:
 def verify(
     *,
     symbols: Symbols = None,
+    max_age: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
     lake: Path | None = None,
     state_dir: Path | None = None,
     output: Output = TEXT,
 ) -> int:
     """Prove from the lake alone that each id is there once, or declared. Exit 1 when it is not.
 
-    Examples: `k2 verify`, `k2 verify --symbols BTCUSDT --json`, `k2 verify --lake /data/lake`.
+    Every symbol in the lake is proved. Complete is not the same as fresh: the age of the newest
+    rows is told, and judged with --max-age only.
+
+    Examples: `k2 verify`, `k2 verify --symbols BTCUSDT --json`, `k2 verify --lake /data/lake`,
+    `k2 verify --max-age 60 --symbols BTCUSDT`.
 
     Args:
-        symbols: Symbols that must have rows (default: those `k2 up` ran with, or BINANCE_SYMBOLS).
+        symbols: Symbols that must have rows, beside those that have some (default: those `k2 up`
+            ran with, or BINANCE_SYMBOLS).
+        max_age: Exit 1 also when a symbol's newest row is older than so many seconds: any symbol
+            of the lake, or with --symbols one of those.
         lake: The lake's folder (K2_LAKE_DIR, default: that of the last `k2 up`).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
         output: Text for people, or JSON.
     """
+    from k2.lake.freshness import in_words, older_than, row_ages  # noqa: PLC0415 - fast `--help`
     from k2.lake.proof import prove  # noqa: PLC0415 - `k2 --help` stays fast
     from k2.lake.report import show_proof  # noqa: PLC0415
 
     settings = session({"symbols": symbols, "lake_dir": lake, "state_dir": state_dir})
     proof = prove(open_lake(settings), configured=settings.symbols)
+    now_us = time.time_ns() // 1000
+    ages = row_ages(proof, now_us=now_us)
+    judged = [one for one in ages if symbols is None or one.symbol in settings.symbols]
+    stale = [] if max_age is None else older_than(judged, age_max_s=max_age)
     if output.as_json:
-        print_json(proof)
+        age_s = {one.symbol: one.age_s for one in ages}
+        told = msgspec.to_builtins(proof)
+        for one in told["symbols"]:
+            one["newest_age_s"] = age_s[one["symbol"]]
+        told["newest_age_s"] = ages[0].age_s if ages else None
+        told["stale"] = [one.symbol for one in stale]
+        print_json(told)
     else:
-        show_proof(Console(), proof)
-    return ExitCode.CLEAN if proof.complete else ExitCode.FAILED
+        show_proof(Console(), proof, now_us=now_us)
+        for one in stale:
+            Console().print(
+                f"{one.symbol}: newest row {in_words(one.age_s)} ago, at most {max_age:g} s wanted",
+                style="bold red",
+                highlight=False,
+            )
+    return ExitCode.CLEAN if proof.complete and not stale else ExitCode.FAILED
 
 
 def query(

@@ -1,5 +1,6 @@
 """``k2 up`` and ``k2 down``: everything on this machine."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ def up(
     rate: float = 100.0,
     run_for: Annotated[str | None, Parameter(name=["--for"])] = None,
     stack_only: Annotated[bool, ONE_FLAG] = False,
+    observe: Annotated[bool, ONE_FLAG] = False,
     kafka_port: Port | None = None,
     registry_port: Port | None = None,
     ports: Literal["fixed", "auto"] = "fixed",
@@ -35,7 +37,7 @@ def up(
     from the built-in exchange, in topics and a lake of their own.
 
     Examples: `k2 up`, `k2 up --for 60s --ports auto`, `k2 up --stack-only --kafka-port 9192`,
-    `k2 up --tape btcusdt.ndjson.gz --stream trade --speed 10`.
+    `k2 up --tape btcusdt.ndjson.gz --stream trade --speed 10`, `k2 up --observe`.
 
     Args:
         symbols: Symbols to record (BINANCE_SYMBOLS); with --tape those in the recording.
@@ -46,6 +48,7 @@ def up(
         rate: Trades per second of the built-in exchange, over all its symbols.
         run_for: Stop by itself after so long: 60s, 5m, 1h.
         stack_only: Only Kafka and the registry.
+        observe: Run Prometheus too, when it is installed, on port 9090 with the shipped alerts.
         kafka_port: Kafka's port (default 9092).
         registry_port: The registry's port (default 8081).
         ports: auto picks a free port for all that are not given, so that stacks live side by side.
@@ -68,6 +71,8 @@ def up(
         raise SettingsError(f"--speed {speed}: goes with --tape; --rate sets how much is traded")
     if speed not in (None, "max") and not _is_positive(speed or ""):
         raise SettingsError(f"--speed {speed}: expected a number above 0, or max")
+    if observe and stack_only:
+        raise SettingsError("--observe: there is nothing to watch with --stack-only")
     if not 0 < rate <= RATE_MAX:
         raise SettingsError(f"--rate {rate:g}: expected trades per second, above 0 to {RATE_MAX}")
     return run_up(
@@ -85,23 +90,38 @@ def up(
             speed=speed or "1",
             rate=rate,
             run_for_s=None if run_for is None else _duration_s(run_for),
+            observe=observe,
         )
     )
 
 
-def down(*, delete: Annotated[bool, ONE_FLAG] = False, state_dir: Path | None = None) -> int:
+def down(
+    *,
+    delete: Annotated[bool, ONE_FLAG] = False,
+    yes: Annotated[bool, ONE_FLAG] = False,
+    state_dir: Path | None = None,
+) -> int:
     """Stop what a killed `k2 up` left running; with --delete remove its data too.
 
     Examples: `k2 down`, `k2 down --delete`.
 
     Args:
-        delete: Remove the state directory: Kafka's data, the registry's, and the LAKE.
+        delete: Remove what k2 keeps in the state directory: Kafka's data, the registry's, and the
+            LAKE. On a terminal it asks first.
+        yes: With --delete: do not ask.
         state_dir: The state directory (K2_STATE_DIR, default var).
     """
     from k2.local.down import run_down  # noqa: PLC0415 - `k2 --help` stays fast
 
     settings = load_settings({"state_dir": state_dir})
-    return run_down(settings.state_dir, delete=delete)
+    asks = sys.stdin.isatty() and sys.stdout.isatty() and not yes
+    return run_down(
+        settings.state_dir, delete=delete, confirm=_asked if asks else lambda _what: True
+    )
+
+
+def _asked(what: str) -> bool:
+    return input(f"{what}\nThis cannot be undone. Remove? (y/N) ").strip().lower() in ("y", "yes")
 
 
 def _is_positive(text: str) -> bool:

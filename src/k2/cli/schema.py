@@ -106,9 +106,8 @@ def _schema_text() -> str:
 
 
 def _registry(url: str | None, state_dir: Path | None) -> Any:
-    from k2.kafka.registry import Registry  # noqa: PLC0415 - `k2 --help` stays fast
     from k2.kafka.topics import TopicNames  # noqa: PLC0415
 
     settings = session({"schema_registry_url": url, "state_dir": state_dir})
     subject = TopicNames.of(settings.topic_prefix).subject
-    return subject, Registry(settings.schema_registry_url)
+    return subject, settings.registry

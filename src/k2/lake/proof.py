@@ -17,7 +17,8 @@ MISSING_SHOWN = 20
 _PER_SYMBOL = """
     SELECT symbol, count(*), count(DISTINCT source_sequence),
            min(source_sequence), max(source_sequence),
-           count(*) FILTER (origin = 'STREAM')
+           count(*) FILTER (origin = 'STREAM'),
+           arg_max(recv_ts_ns, source_sequence) // 1000
     FROM trades GROUP BY symbol ORDER BY symbol
 """
 
@@ -57,6 +58,8 @@ class SymbolProof(msgspec.Struct, frozen=True):
     """The first of them, at most 20 ranges."""
     stream_rows: int
     """Rows that came live; the others were healed by REST."""
+    newest_ts_us: int
+    """When the row with the highest id reached us: microseconds since the epoch, our clock."""
 
     @property
     def complete(self) -> bool:
@@ -78,7 +81,9 @@ def prove(reader: LakeReader, *, configured: Iterable[str]) -> Proof:
     declared = _by_symbol(reader.run(_DECLARED).rows)
     jumps = _by_symbol(reader.run(_JUMPS).rows)
     symbols = []
-    for symbol, rows, distinct, first_id, last_id, stream_rows in reader.run(_PER_SYMBOL).rows:
+    for symbol, rows, distinct, first_id, last_id, stream_rows, newest_ts_us in reader.run(
+        _PER_SYMBOL
+    ).rows:
         absent = jumps.get(symbol, [])
         missing = without(absent, declared.get(symbol, []))
         missing_count = sum(len(ids) for ids in missing)
@@ -94,6 +99,7 @@ def prove(reader: LakeReader, *, configured: Iterable[str]) -> Proof:
                 missing=missing_count,
                 missing_ranges=missing[:MISSING_SHOWN],
                 stream_rows=stream_rows,
+                newest_ts_us=newest_ts_us,
             )
         )
     held = {one.symbol for one in symbols}

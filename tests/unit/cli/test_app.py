@@ -13,6 +13,7 @@ COMMANDS = [
     *("up", "down", "stream", "archive", "exchange", "verify", "query", "tail"),
     *("gaps", "backfill", "schema register", "schema check", "schema show"),
     *("positions show", "positions rebuild"),
+    *("dlq list", "dlq show", "dlq replay"),
 ]
 
 
@@ -54,6 +55,8 @@ def test_every_command_is_in_the_overview(
         ["backfill", "--symbol", "X", "--from-id", "-1"],
         ["backfill", "--symbol", "X", "--since", "yesterday"],
         ["up", "--for", "never"],
+        ["dlq", "list", "--since", "yesterday"],
+        ["dlq", "show", "--limit", "0"],
     ],
 )
 def test_what_cannot_be_meant_is_exit_2_and_one_line(

@@ -84,7 +84,7 @@ def test_positions_show_ends_gaps_backfills_and_requests(
     assert record["requests"][0]["from_id"] == 7
 
 
-ORDER = Order(BackfillRequest(X, 100, "r1"), shard=0, offset=41, began_at=500)
+ORDER = Order(BackfillRequest(X, 100, "r1"), shard=0, offset=41, began_at=500, asked_for=100)
 
 
 def progress(stage: Stage, first_id: int) -> Progress:
@@ -154,3 +154,19 @@ def test_nothing_to_do_is_said_and_not_waited_for(
     ordered(monkeypatch, nothing)
     assert backfill(symbol=X, from_id=600, wait=True) == 0
     assert "nothing to do, its tape begins at id 500 already" in capsys.readouterr().out
+
+
+def test_a_wish_for_ids_before_the_exchanges_first_is_said_to_end_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = Order(BackfillRequest(X, 100, "r1"), shard=0, offset=41, began_at=500, asked_for=7)
+    monkeypatch.setattr(backfill_order, "order_backfill", lambda *_a, **_k: order)
+    assert backfill(symbol=X, from_id=7) == 0
+    assert "ids begin at 100" in capsys.readouterr().err
+    backfill(symbol=X, from_id=7, output=JSON)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["from_id"], told["asked_for"]) == (100, 7)
+    nothing = Progress(X, 7, Stage.NOTHING_TO_DO, 500, 0, 0, None)
+    ordered(monkeypatch, nothing)
+    backfill(symbol=X, from_id=7)
+    assert "the exchange has nothing before" in capsys.readouterr().out

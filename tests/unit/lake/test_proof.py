@@ -54,6 +54,16 @@ def test_consecutive_ids_are_complete(catalog: Catalog, fill: Fill) -> None:
     assert (one.duplicates, one.missing, one.declared, one.stream_rows) == (0, 0, 0, 5)
 
 
+def test_the_newest_row_is_the_one_with_the_highest_id_not_the_last_to_come(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = TableWriter(catalog, "trades", decoder, topics={Source.MAIN: "t@1"})
+    writer.write([value_of(7, recv_ts_ns=5_000_000_999)], offsets={0: 1})
+    # The past, fetched later than the tape was recorded, does not make the record fresh.
+    writer.write([value_of(6, recv_ts_ns=9_000_000_000)], offsets={0: 2})
+    assert _one(catalog).newest_ts_us == 5_000_000
+
+
 def test_missing_ids_break_the_proof_and_are_named(catalog: Catalog, fill: Fill) -> None:
     fill([1, 2, 5, 6, 9])
     proof = _prove(catalog, "BTCUSDT")
