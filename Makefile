@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.1
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: setup ## set everything up and run the main job (ARGS="--for 60s" and more: k2 up --help)
@@ -37,6 +37,20 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp requirements/dev.txt
 test: $(VENV)/.dev-stamp ## run all tests: unit, then integration on a real Kafka
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-system
+test-system: $(VENV)/.dev-stamp ## install Debian's Prometheus, Alertmanager, Chromium, logrotate, jq; run what needs them, and the longer tests
+	@bash scripts/install_debian_packages.sh
+	@$(BIN)/python -m pytest $(or $(ARGS),tests/system tests/runbooks tests/contract tests/soak -m "soak or not soak")
+
+.PHONY: soak
+soak: $(VENV)/.dev-stamp ## run everything for a while; judge memory, rate and proof (ARGS="1h --out docs/soak")
+	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.dev-stamp ## write what is made from the code: reference pages, dashboards
+	@$(BIN)/python scripts/reference_pages.py
+	@$(BIN)/python -m scripts.dashboards
+
 .PHONY: faults
 faults: $(VENV)/.dev-stamp ## break everything, compare with the ledger, write docs/reliability.md (an hour)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
@@ -52,6 +66,10 @@ check: $(VENV)/.dev-stamp ## lint, format, spelling, types, import rules
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: audit
+audit: $(VENV)/.dev-stamp ## look for known vulnerabilities in the locked packages, and for secrets in the tracked files
+	@$(BIN)/python scripts/audit.py
 
 .PHONY: fmt
 fmt: $(VENV)/.dev-stamp ## format and mend what ruff can mend
