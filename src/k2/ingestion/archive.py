@@ -225,8 +225,12 @@ async def _archive_until(
         partitions = facts[names.trades].partitions
         declared = Declared(gaps.rows())
 
-        def figures(writer: TableWriter, topic: str) -> ArchiveFigures:
-            return ArchiveFigures(writer, declared, topic=topic, group=CONSUMER_GROUP)
+        def figures(
+            writer: TableWriter, topic: str, source: Source = Source.MAIN
+        ) -> ArchiveFigures:
+            return ArchiveFigures(
+                writer, declared, topic=topic, group=CONSUMER_GROUP, source=source
+            )
 
         # Gaps first: a declared id must never look missing for want of its declaration.
         return [
@@ -250,7 +254,7 @@ async def _archive_until(
                 settings,
                 names.repairs,
                 trades,
-                figures=figures(trades, names.repairs),
+                figures=figures(trades, names.repairs, Source.REPAIRS),
                 dead_letters=dead_letters,
                 partitions=partitions,
                 source=Source.REPAIRS,

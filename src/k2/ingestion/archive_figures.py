@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2.lake.commit_plan import Source
 from k2.lake.writer import Landed, TableWriter
 from k2.market import IdRange
 from k2.observability import metrics
@@ -22,11 +23,18 @@ class ArchiveFigures:
     """Counts one topic's way into a table. Called by the archive's thread, read by a scrape."""
 
     def __init__(
-        self, writer: TableWriter, declared: "Declared", *, topic: str, group: str
+        self,
+        writer: TableWriter,
+        declared: "Declared",
+        *,
+        topic: str,
+        group: str,
+        source: Source = Source.MAIN,
     ) -> None:
         """Make this topic's series; ``declared`` is shared by all topics of an archive."""
         self._writer = writer
         self._declared = declared
+        self._live = source is Source.MAIN
         self._topic = topic
         self._group = group
         self._show_table()
@@ -58,18 +66,19 @@ class ArchiveFigures:
         for bad in landed.decoded.undecodable:
             metrics.message_errors.labels(bad.error_type).inc()
             metrics.table_write_errors.labels(name, bad.error_type).inc()
-        if not self._writer.rereads:
+        if not landed.rereads:
             metrics.topic_duplicates.inc(len(landed.decoded.repeated))
         rows = landed.decoded.rows
-        if "recv_ts_ns" in rows.column_names:
+        if "recv_ts_ns" not in rows.column_names:
+            self._declared.add(rows)
+        elif self._live:
+            self._declared.reached(rows)
             now_ns = time.time_ns()
             live = rows.filter(pc.equal(rows.column("origin"), "STREAM"))
             received_ns = live.column("recv_ts_ns")
             produced_ns = pc.multiply(pa.array(produced_ms, pa.int64()), 10**6)
             _observe(metrics.lake_freshness.labels(), pc.subtract(now_ns, received_ns))
             _observe(metrics.commit_freshness.labels(), pc.subtract(now_ns, produced_ns))
-        else:
-            self._declared.add(rows)
         self._show_table()
 
     def _show_table(self) -> None:
@@ -88,6 +97,8 @@ class Declared:
     def __init__(self, rows: pa.Table | None = None) -> None:
         """Begin with the rows of the table of gaps."""
         self._ranges: dict[str, list[IdRange]] = {}
+        self._reached: dict[str, int] = {}
+        """Symbol to the highest id that came from its tape since this process began."""
         if rows is not None:
             self.add(rows)
 
@@ -97,12 +108,25 @@ class Declared:
             ids = self._ranges.setdefault(row["symbol"], [])
             insort(ids, IdRange(row["first_id"], row["last_id"]), key=lambda one: one.first_id)
 
+    def reached(self, rows: pa.Table) -> None:
+        """Take in rows of the tapes themselves, which are in order."""
+        newest = rows.group_by("symbol").aggregate([("source_sequence", "max")])
+        for row in newest.to_pylist():
+            self._reached[row["symbol"]] = row["source_sequence_max"]
+
     def lacking(self, coverage: Coverage) -> int:
-        """Return how many ids neither a row nor a gap record covers, first to last id held."""
+        """Return how many ids neither a row nor a gap record covers.
+
+        Only below what the tape itself has reached: repairs come by a topic of their own, so while
+        the archive catches up theirs are in the table before the trades around them.
+        """
         return sum(
             len(ids)
-            for symbol in coverage.symbols()
-            for ids in without(coverage.holes(symbol), self._ranges.get(symbol, []))
+            for symbol, reached in self._reached.items()
+            for ids in without(
+                [hole for hole in coverage.holes(symbol) if hole.last_id < reached],
+                self._ranges.get(symbol, []),
+            )
         )
 
 

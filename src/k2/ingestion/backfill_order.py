@@ -9,24 +9,22 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException
 
 from k2.binance.rest import RestClient
 from k2.binance.tls import venue_tls
-from k2.errors import ReconcileError, RejectError, RetryError
-from k2.ingestion.positions_look import Room, find_room
+from k2.errors import RejectError, RetryError
+from k2.ingestion.positions_look import find_room
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import BackfillRequest, ShardRecord, encode_request, request_key
+from k2.kafka.request_writer import write_request
 from k2.kafka.shard_reader import ShardFollower
 from k2.market import StreamKind
 from k2.market.epoch import epoch_us
 from k2.settings import Settings
 
-WRITE_TIMEOUT_S = 10.0
 EXCHANGE_MAX_S = 5.0
 
 
@@ -132,7 +130,14 @@ def order_backfill(
     if begins_at >= began_at:
         return Progress(symbol, from_id, Stage.NOTHING_TO_DO, began_at, 0, 0, None)
     request = BackfillRequest(symbol, begins_at, f"{symbol}-{begins_at}-{uuid.uuid4().hex[:8]}")
-    offset = _write(room, shard, request, clients)
+    offset = write_request(
+        room.kafka,
+        positions_topic=room.names.positions,
+        shard=shard,
+        key=request_key(request.request_id),
+        value=encode_request(request),
+        clients=clients,
+    )
     return Order(request, shard, offset, began_at, asked_for=from_id)
 
 
@@ -242,44 +247,3 @@ def _first_id(record: ShardRecord, symbol: str) -> int:
         raise RetryError(f"the position of {symbol} is gone: look with `k2 positions show`")
     where = record.position.symbols[symbol]
     return where.next_id if where.first_id is None else where.first_id
-
-
-def _write(room: Room, shard: int, request: BackfillRequest, clients: Clients) -> int:
-    """Write the wish; return the offset of its record."""
-    producer = clients.producer(
-        room.kafka.client(
-            {
-                "acks": "all",
-                "enable.idempotence": True,
-                "message.timeout.ms": round(WRITE_TIMEOUT_S * 1000),
-                "log_level": 2,
-            }
-        )
-    )
-    offsets: list[int] = []
-    problems: list[KafkaError] = []
-
-    def told(problem: KafkaError | None, message: Any) -> None:
-        if problem is None:
-            offsets.append(message.offset())
-        else:
-            problems.append(problem)
-
-    try:
-        producer.produce(
-            room.names.positions,
-            key=request_key(request.request_id),
-            value=encode_request(request),
-            partition=shard,
-            on_delivery=told,
-        )
-        producer.flush(2 * WRITE_TIMEOUT_S)
-    except KafkaException as exc:
-        raise RetryError(f"Kafka took no request: {exc.args[0].str()}") from exc
-    if offsets:
-        return offsets[0]
-    why = problems[0].str() if problems else "no answer"
-    raise ReconcileError(
-        f"Kafka did not say whether it has the request ({why}): look with `k2 positions show`; "
-        "asking again does no harm"
-    )

@@ -95,7 +95,13 @@ def replay(
         elif (symbol, source_id) in asked:
             outcome, reason = Outcome.ASKED, "no `k2 stream` has taken it up yet"
         else:
-            outcome, reason = Outcome.DECLINED, "REST's row is void or bad; it stays declared"
+            outcome, reason = (
+                Outcome.DECLINED,
+                (
+                    "it stays declared: REST's row is void or bad, or too much is looked for "
+                    "already (then run it again)"
+                ),
+            )
         return msgspec.structs.replace(one, outcome=outcome, reason=reason)
 
     return [fate(one) for one in verdicts]

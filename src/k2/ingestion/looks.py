@@ -111,11 +111,12 @@ async def watch_kafka(admin: AdminClient, kafka: Dependency) -> None:
 
 async def watch_registry(registry: Registry, seen: Dependency) -> None:
     """Ask the registry for anything, for ever: unless it refuses us, it is there."""
+    # Reading the certificates takes tens of milliseconds.
+    tls = await asyncio.to_thread(registry.tls) or True
     async with _session() as session:
 
         async def look() -> None:
             try:
-                tls = registry.tls() or True
                 async with session.get(
                     f"{registry.url}/subjects", headers=registry.login(), ssl=tls
                 ) as reply:

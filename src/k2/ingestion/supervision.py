@@ -83,16 +83,21 @@ def stop_on_signals() -> asyncio.Event:
 
 @asynccontextmanager
 async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Keep work going for as long as the context lasts; what failed is told when it ends."""
+    """Keep work going for as long as the context lasts; what fails is told at once."""
     tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(_tell_failure)
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        for problem in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(problem, Exception):
-                _log.error("background_work_ended", reason=repr(problem))
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        _log.error("background_work_ended", reason=repr(problem))
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

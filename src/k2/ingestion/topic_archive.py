@@ -193,7 +193,7 @@ class TopicArchive:
                 symbol=None,
                 topic=self._topic,
             )
-        if landed.decoded.repeated and self._writer.rereads:
+        if landed.decoded.repeated and landed.rereads:
             _log.info("records_already_held", topic=self._topic, count=len(landed.decoded.repeated))
         elif landed.decoded.repeated:
             _log.error(

@@ -72,6 +72,8 @@ class Landed(msgspec.Struct, frozen=True):
     decoded: Decoded
     rows: int
     offsets: Offsets
+    rereads: bool
+    """Whether records the table holds already were expected."""
 
 
 class TableWriter:
@@ -103,8 +105,8 @@ class TableWriter:
         self._catalog = catalog
         self._decoder = decoder
         self.name = name
-        self.rereads = from_first
-        """Whether records the table holds already are expected."""
+        self._reread_to: dict[Source, Offsets | None] = {}
+        """Sources read again by the operator's wish: up to these offsets, or (None) all along."""
         self._table = ensure_table(catalog, name)
         self._in_table = _state(self._table)
         """What the table itself says; ``state`` differs from it after ``from_first``."""
@@ -123,6 +125,8 @@ class TableWriter:
                 )
             again = from_first and (moved or name == "trades")
             sources[source] = Reached(topic, {} if again else was.offsets)
+            if again:
+                self._reread_to[source] = None if moved else was.offsets
         self.state = msgspec.structs.replace(self._in_table, sources=sources)
 
     @property
@@ -159,10 +163,11 @@ class TableWriter:
         """
         decoded = self._decoder.decode(values, self.state.coverage)
         was = self.state.sources[source]
+        rereads = self._rereads(source)
         reached = Reached(was.topic, {**was.offsets, **offsets})
         if decoded.rows.num_rows == 0 and self._table.current_snapshot() is None:
             # Nothing but undecodable records so far: an empty table needs no offsets.
-            return Landed(decoded, 0, reached.offsets)
+            return Landed(decoded, 0, reached.offsets, rereads)
         target = TableState(
             {**self.state.sources, source: reached}, uuid.uuid4().hex, decoded.coverage
         )
@@ -188,8 +193,14 @@ class TableWriter:
                     continue
             self.state = self._in_table = target
             self._expire_snapshots()
-            return Landed(decoded, decoded.rows.num_rows, reached.offsets)
+            return Landed(decoded, decoded.rows.num_rows, reached.offsets, rereads)
         raise RetryError(f"table {self.name} refused the same commit {ATTEMPTS_MAX} times")
+
+    def _rereads(self, source: Source) -> bool:
+        if source not in self._reread_to:
+            return False
+        to, at = self._reread_to[source], self.state.sources[source].offsets
+        return to is None or any(at.get(partition, 0) < end for partition, end in to.items())
 
     def _write_files(self, decoded: Decoded) -> list[DataFile]:
         if decoded.rows.num_rows == 0:

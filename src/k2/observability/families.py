@@ -2,7 +2,8 @@
 
 A service has one ``Families``: what it exports, in one place. A family without labels is its own
 only series; one with labels makes a series the first time its values are named, so whoever wants a
-series present from the start names it at the start. Everything here belongs to one event loop.
+series present from the start names it at the start. Each series has one writer; a scrape may read
+from another thread.
 """
 
 from bisect import bisect_left
@@ -112,12 +113,12 @@ class Counters:
     @property
     def total(self) -> float:
         """The sum of all series."""
-        return sum(number.value for number in self._series.values())
+        return sum(number.value for number in list(self._series.values()))
 
     def metric(self) -> Metric:
         """Return what a scrape shows."""
         metric = CounterMetricFamily(self.name, self.documentation, labels=self.label_names)
-        for values, number in self._series.items():
+        for values, number in list(self._series.items()):
             metric.add_metric(values, number.value)
         return metric
 
@@ -132,7 +133,7 @@ class Gauges(Counters):
     def metric(self) -> Metric:
         """Return what a scrape shows."""
         metric = GaugeMetricFamily(self.name, self.documentation, labels=self.label_names)
-        for values, number in self._series.items():
+        for values, number in list(self._series.items()):
             metric.add_metric(values, number.value)
         return metric
 
@@ -164,7 +165,7 @@ class Histograms:
         """Return what a scrape shows."""
         metric = HistogramMetricFamily(self.name, self.documentation, labels=self.label_names)
         ends = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        for values, spread in self._series.items():
+        for values, spread in list(self._series.items()):
             buckets = list(zip(ends, accumulate(spread.counts), strict=True))
             # A sum may fall when values can be negative; OpenMetrics then wants none at all.
             total = spread.total if self._bounds[0] >= 0 else None

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from k2.ingestion.archive_figures import ArchiveFigures, Declared
+from k2.lake.commit_plan import Source
 from k2.lake.decoding import Undecodable
 from k2.observability import metrics
 from k2.tape.coverage import Coverage
@@ -14,23 +15,36 @@ from k2.tape.coverage import Coverage
 
 def _writer(name: str, coverage: dict[str, list[tuple[int, int]]]) -> Any:
     return SimpleNamespace(
-        name=name, rereads=False, snapshots=3, state=SimpleNamespace(coverage=Coverage(coverage))
+        name=name, snapshots=3, state=SimpleNamespace(coverage=Coverage(coverage))
     )
 
 
-def _landed(rows: pa.Table, *, bad: list[Undecodable], repeated: list[str]) -> Any:
+def _landed(
+    rows: pa.Table, *, bad: list[Undecodable], repeated: list[str], rereads: bool = False
+) -> Any:
     decoded = SimpleNamespace(rows=rows, undecodable=bad, repeated=repeated)
-    return SimpleNamespace(rows=rows.num_rows, decoded=decoded)
+    return SimpleNamespace(rows=rows.num_rows, decoded=decoded, rereads=rereads)
 
 
 def test_ids_are_lacking_that_neither_a_row_nor_a_gap_covers() -> None:
     declared = Declared(pa.table({"symbol": ["BTCUSDT"], "first_id": [11], "last_id": [12]}))
     tape = Coverage({"BTCUSDT": [(1, 10), (14, 20), (23, 30)], "ETHUSDT": [(5, 9)]})
+    declared.reached(pa.table({"symbol": ["BTCUSDT"] * 2, "source_sequence": [29, 30]}))
     assert declared.lacking(tape) == 1 + 2
     declared.add(
         pa.table({"symbol": ["BTCUSDT", "BTCUSDT"], "first_id": [21, 13], "last_id": [22, 13]})
     )
     assert declared.lacking(tape) == 0
+
+
+def test_a_repair_that_comes_before_the_trades_around_it_is_no_hole() -> None:
+    declared = Declared()
+    tape = Coverage({"BTCUSDT": [(1, 10), (50, 50)]})
+    assert declared.lacking(tape) == 0, "nothing has come from the tape yet"
+    declared.reached(pa.table({"symbol": ["BTCUSDT"], "source_sequence": [10]}))
+    assert declared.lacking(tape) == 0, "the archive catches up"
+    declared.reached(pa.table({"symbol": ["BTCUSDT"], "source_sequence": [60]}))
+    assert declared.lacking(tape) == 39
 
 
 @pytest.fixture
@@ -51,6 +65,8 @@ def test_a_landed_commit_is_counted_row_by_row() -> None:
         {
             "recv_ts_ns": [now_ns - 10**9, now_ns - 3 * 10**9, now_ns],
             "origin": ["STREAM", "STREAM", "HEALED"],
+            "symbol": ["BTCUSDT"] * 3,
+            "source_sequence": [1, 2, 3],
         }
     )
     bad = [Undecodable(b"x", "why", "serialize")]
@@ -77,11 +93,33 @@ def test_an_id_the_topic_holds_twice_breaks_the_promise() -> None:
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_hole_nobody_declared_breaks_the_promise() -> None:
-    ArchiveFigures(
-        _writer("trades", {"BTCUSDT": [(1, 2), (5, 6)]}), Declared(), topic="t", group="g"
+def test_an_id_met_again_on_the_operators_wish_breaks_nothing() -> None:
+    figures = ArchiveFigures(
+        _writer("trades", {"BTCUSDT": [(1, 2)]}), Declared(), topic="t", group="g"
     )
+    rows = pa.table({"x": []})
+    figures.landed(_landed(rows, bad=[], repeated=["m"], rereads=True), took_s=0, produced_ms=[])
+    assert metrics.promise_broken.labels().value == 0
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_hole_nobody_declared_breaks_the_promise() -> None:
+    declared = Declared()
+    declared.reached(pa.table({"symbol": ["BTCUSDT"], "source_sequence": [6]}))
+    ArchiveFigures(_writer("trades", {"BTCUSDT": [(1, 2), (5, 6)]}), declared, topic="t", group="g")
     assert metrics.promise_broken.labels().value == 2
+
+
+def test_a_late_trade_says_nothing_of_freshness() -> None:
+    figures = ArchiveFigures(
+        _writer("trades", {}), Declared(), topic="t", group="g", source=Source.REPAIRS
+    )
+    count = metrics.lake_freshness.labels().count
+    rows = pa.table(
+        {"recv_ts_ns": [1], "origin": ["STREAM"], "symbol": ["A"], "source_sequence": [1]}
+    )
+    figures.landed(_landed(rows, bad=[], repeated=[]), took_s=0, produced_ms=[1])
+    assert metrics.lake_freshness.labels().count == count
 
 
 def test_a_partition_without_waiting_records_has_no_age() -> None:

@@ -88,7 +88,6 @@ class FakeFigures:
 
 class FakeWriter:
     name = "trades"
-    rereads = False
 
     def __init__(self, held: dict[Source, Offsets]) -> None:
         self.held = held
@@ -105,6 +104,7 @@ class FakeWriter:
 
         class Landed:
             rows = len(values)
+            rereads = False
 
             class decoded:  # noqa: N801
                 undecodable: tuple[()] = ()
@@ -224,8 +224,10 @@ def test_nothing_more_is_taken_while_the_lake_cannot_keep_up(make: Callable[...,
     consumer.ready = [[Message(i) for i in range(HELD_FLUSHES_MAX * FLUSH_ROWS)], [Message(99)]]
     consumer.ready[0].append(end())
     one.poll(0.1)
+    told = len(FakeFigures.made.lags)
     assert one.poll(0.1) == 0
     assert len(consumer.ready) == 1
+    assert len(FakeFigures.made.lags) > told, "its age goes on"
 
 
 @pytest.mark.parametrize(

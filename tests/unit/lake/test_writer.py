@@ -225,6 +225,19 @@ def test_a_topic_made_anew_is_refused_until_the_operator_says_so(
     assert _writer(catalog, decoder, topic=made_anew).offsets() == {0: 2}
 
 
+def test_records_read_again_on_the_operators_wish_are_expected_only_as_far_as_the_table_was(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    first = _writer(catalog, decoder)
+    assert not first.write([value_of(1), value_of(2)], offsets={0: 900}).rereads
+    writer = TableWriter(
+        catalog, "trades", decoder, topics={Source.MAIN: TOPIC_ID}, from_first=True
+    )
+    assert writer.write([value_of(1)], offsets={0: 500}).rereads
+    assert writer.write([value_of(2)], offsets={0: 900}).rereads
+    assert not writer.write([value_of(3)], offsets={0: 901}).rereads
+
+
 def test_a_table_never_takes_another_topics_trades_whatever_the_operator_says(
     catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
 ) -> None:
