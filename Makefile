@@ -40,7 +40,11 @@ test: $(VENV)/.dev-stamp ## run all tests: unit, then integration on a real Kafk
 .PHONY: test-system
 test-system: $(VENV)/.dev-stamp ## install Debian's Prometheus, Alertmanager, Chromium, logrotate, jq; run what needs them, and the longer tests
 	@bash scripts/install_debian_packages.sh
-	@$(BIN)/python -m pytest $(or $(ARGS),tests/system tests/runbooks tests/contract tests/soak -m "soak or not soak")
+	@$(BIN)/python -m pytest $(or $(ARGS),tests/system tests/runbooks tests/soak -m "soak or not soak")
+
+.PHONY: contract
+contract: $(VENV)/.dev-stamp ## which row of the operations contract has which test
+	@PYTHONPATH=tests $(BIN)/python -m contract
 
 .PHONY: soak
 soak: $(VENV)/.dev-stamp ## run everything for a while; judge memory, rate and proof (ARGS="1h --out docs/soak")
