@@ -1,0 +1,98 @@
+"""Causes between us and the exchange: the runbook's commands show each as it says."""
+
+import re
+import urllib.request
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import pytest
+
+from integration.harness import Room, wait_for
+from runbooks.causes import Line, blocked_address
+from runbooks.desk import Desk
+
+pytestmark = pytest.mark.integration
+
+ALARMING = re.compile(r"error|exception|critical|invalid|parse", re.IGNORECASE)
+"""What operators grep for: a healthy run never says it."""
+
+
+def test_a_good_start_shows_what_the_runbook_says(room: Room, desk: Desk) -> None:
+    desk.sees("process-down")
+    room.exchange("--rate", "100")
+    stream = room.stream()
+    desk.archive()
+    room.wait_until_archiving()
+    for name in (
+        *("start-process", "start-connected", "start-health", "start-topic", "start-schema"),
+        *("start-figures", "registry-well", "rotation", "memory", "promise-kept"),
+    ):
+        desk.sees(name)
+    for service in ("binance_client", "archive"):  # contract R090
+        lines = desk.log(service).read_text("utf-8").splitlines()
+        assert lines
+        assert not [line for line in lines if ALARMING.search(line)]
+    # The rhythm of a symbol is known after some trades; then it falls silent.
+    wait_for(lambda: desk.health()["messages_received"] > 300, what="a rhythm")
+    room.stop_trading()
+    desk.sees("no-messages")
+    assert stream.end() == 0
+    desk.sees("shutdown-complete")
+
+
+def test_network_down_blocked_without_heartbeat_and_rate_limited(room: Room, desk: Desk) -> None:
+    room.exchange("--rate", "100")
+    port = urlsplit(room.exchange_url).port
+    assert port is not None
+    with ExitStack() as lines:
+        leg_a, leg_b, rest = (lines.enter_context(Line(room.stack, port)) for _ in range(3))
+        room.extra |= {
+            "BINANCE_WS_URL": f"ws://{leg_a.address}/ws",
+            "BINANCE_WS_URL_FALLBACK": f"ws://{leg_b.address}/ws",
+            "BINANCE_REST_URL": f"http://{rest.address}",
+            "BINANCE_STALE_TIMEOUT": "5",
+        }
+        room.stream()
+        wait_for(lambda: desk.health().get("ready"), what="the capture to record")
+
+        leg_b.cut()
+        desk.sees("stale-leg")
+        leg_a.cut()
+        rest.cut()
+        desk.sees("network-down")
+        with blocked_address() as nowhere:
+            urls = dict.fromkeys(
+                ("BINANCE_WS_URL", "BINANCE_WS_URL_FALLBACK"), f"ws://{nowhere}/ws"
+            )
+            desk.sees(
+                "outbound-blocked", settings={**urls, "BINANCE_REST_URL": f"http://{nowhere}"}
+            )
+        for line in (leg_a, leg_b, rest):
+            line.mend()
+        desk.sees_health("healthy")
+
+        for which in ("oldest", "newest"):  # new connections are well
+            room.control("stream-faults", {"fault": "half_open", "which": which})
+        desk.sees("line-dead")
+        forget_stream_faults(room)
+        desk.sees_health("healthy")
+
+        room.control("stream-faults", {"fault": "refuse", "status": 429})
+        room.control("faults", {"status": 429, "count": 1000, "retry_after_s": 2})
+        room.control("connections", {"drop": "abort"})
+        desk.sees("rate-limited")
+        forget_all_faults(room)
+        desk.sees_health("healthy")
+
+
+def forget_stream_faults(room: Room) -> None:
+    _delete(room, "stream-faults")
+
+
+def forget_all_faults(room: Room) -> None:
+    _delete(room, "faults")
+
+
+def _delete(room: Room, path: str) -> None:
+    order = urllib.request.Request(f"{room.exchange_url}/control/{path}", method="DELETE")
+    urllib.request.urlopen(order, timeout=10).close()

@@ -1,0 +1,151 @@
+"""Causes in the record, the roles and the lake: the runbook's commands show each as it says."""
+
+import json
+import signal
+import urllib.request
+
+import pytest
+from confluent_kafka import Producer
+
+from integration.harness import Room, read_messages, wait_for
+from k2.market import StreamKind
+from k2.simulator import Ledger
+from runbooks.desk import Desk
+
+pytestmark = pytest.mark.integration
+
+X = "BTCUSDT"
+
+
+def test_holes_gaps_an_absent_archive_and_two_of_them(room: Room, desk: Desk) -> None:
+    room.symbols = (X, "ETHUSDT")
+    room.extra["K2_HEAL_WAIT_MAX"] = "2"
+    room.exchange("--rate", "100")
+    room.stream()
+    archive = desk.archive()
+    room.wait_until_archiving()
+
+    room.control("faults", {"status": 503, "count": 1000})
+    room.control("stream-faults", {"fault": "skip", "count": 3, "symbol": X, "stream": "aggTrade"})
+    desk.sees("hole-open")
+    forget_faults(room)
+    # Trades come and no PING does: that it is missing shows after 75 s, beside all the rest.
+    room.control("stream-faults", {"fault": "mute_pings"})
+    desk.sees_health("healthy")
+
+    archive.kill()
+    desk.sees("archive-away")
+    archive.start()
+    desk.sees_health("healthy")
+    elsewhere = {"K2_ARCHIVE_METRICS_PORT": "0", "K2_ARCHIVE_HEALTH_PORT": "0"}
+    other = desk.archive(**elsewhere)
+    desk.sees("archive-two")
+    wait_for(lambda: archive.running != other.running, what="one archive to be left")
+    for one in (archive, other):
+        if one.running:
+            one.end()
+    archive.start()
+
+    lose_three_ids(room)
+    desk.sees("gap-open")
+    desk.sees("heartbeat-missing", deadline_s=120)
+
+
+def test_a_new_version_is_judged_let_in_and_takes_over_and_a_difference_is_told(
+    room: Room, desk: Desk
+) -> None:
+    room.symbols = (X,)
+    room.exchange("--rate", "100")
+    first = room.stream()
+    desk.archive()
+    room.wait_until_archiving()
+    second = desk.second("--role", "observer")
+    desk.sees("green-judged")
+    tell_otherwise(room, desk)
+    desk.sees("standby-differs")
+    # The runbook's own order: let it in, then stop the old one.
+    second.signal(signal.SIGUSR1)
+    wait_for(lambda: desk.health(8002)["member"], what="the second instance to be a member")
+    assert first.end() == 0
+    desk.sees("green-writes")
+
+
+def test_no_writer_a_refusal_its_repair_and_a_doubled_record(room: Room, desk: Desk) -> None:
+    room.symbols = (X,)
+    room.exchange("--rate", "100")
+    stream = room.stream()
+    desk.archive()
+    room.wait_until_archiving()
+    assert stream.end() == 0
+    observer = room.stream("--role", "observer")
+    desk.sees("no-writer")
+    assert observer.end() == 0
+
+    write_first_record_again(room)
+    desk.sees("topic-duplicates")
+    assert room.stream().wait() == 1
+    desk.sees("refused")
+    room.k2("positions", "rebuild", "--from-topic")
+    room.stream()
+    desk.sees("refusal-repaired")
+
+
+def write_first_record_again(room: Room) -> None:
+    """Do what another program would that writes to the topic."""
+    first = read_messages(room.stack.address.bootstrap, room.topic)[0]
+    producer = Producer({"bootstrap.servers": room.stack.address.bootstrap})
+    producer.produce(room.topic, first.value(), key=first.key(), partition=0)
+    assert producer.flush(10) == 0
+
+
+def lose_three_ids(room: Room) -> None:
+    """Have three ids that no source has."""
+    newest = room.stop_trading()[X]
+    which = {"symbol": X, "stream": "aggTrade"}
+    room.control("stream-faults", {"fault": "skip", "count": 3, **which})
+    missing = {"first_id": newest + 1, "last_id": newest + 3, **which}
+    room.control("rest", {"missing": missing})
+    room.control("trading", {"on": True})
+
+
+def tell_otherwise(room: Room, desk: Desk) -> None:
+    """Have the second instance hear a trade before it happens, and not as it will happen."""
+    newest = room.stop_trading()[X]
+    wait_for(
+        lambda: desk.health(8002)["shards"][0]["symbols"][X] == newest,
+        what="the second instance to have seen all",
+    )
+    ledger = Ledger.read(room.path / "exchange")
+    (last,) = ledger.rows(X, StreamKind.AGG_TRADE, from_id=newest, limit=1)
+    told = {
+        "e": "aggTrade",
+        "E": last.event_ts_us,
+        "s": X,
+        "a": newest + 1,
+        "p": "1",
+        "q": "1",
+        "f": last.last_trade_id + 1,
+        "l": last.last_trade_id + 1,
+        "T": last.trade_ts_us,
+        "m": True,
+    }
+    heard = desk.health(8002)["messages_received"]
+    for connection in connections(room)[-2:]:
+        order = {"fault": "malformed", "text": json.dumps(told), "which": connection}
+        room.control("stream-faults", order)
+    wait_for(
+        lambda: desk.health(8002)["messages_received"] > heard,
+        what="the second instance to have heard it",
+    )
+    room.control("trading", {"on": True})
+
+
+def connections(room: Room) -> list[int]:
+    """Return the numbers of the open connections, oldest first."""
+    with urllib.request.urlopen(f"{room.exchange_url}/control/status", timeout=10) as reply:
+        return sorted(one["number"] for one in json.load(reply)["open_connections"])
+
+
+def forget_faults(room: Room) -> None:
+    order = urllib.request.Request(f"{room.exchange_url}/control/faults", method="DELETE")
+    urllib.request.urlopen(order, timeout=10).close()
