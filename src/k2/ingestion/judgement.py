@@ -25,12 +25,13 @@ def capture_problems(health: Health, *, registered: bool) -> list[Problem]:
     if health.kafka.reachable is False:
         problems.append(_kafka_away(health.kafka.at, health.kafka.problem, health.kafka.for_s))
     if health.schema_registry.reachable is False:
+        goes_on = "" if health.phase == "starting" else "; recording goes on without it"
         problems.append(
             Problem(
                 "warn",
                 "registry_away",
                 f"The schema registry at {health.schema_registry.at} has been away for "
-                f"{_span(health.schema_registry.for_s)}; recording goes on without it.",
+                f"{_span(health.schema_registry.for_s)}{goes_on}.",
             )
         )
     problems += _writing(health)

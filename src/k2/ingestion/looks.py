@@ -21,6 +21,9 @@ from k2.kafka.registry import Registry
 
 KAFKA_EVERY_S = 2.0
 KAFKA_DEADLINE_S = 3.0
+GROUPS_TOPIC = "__consumer_offsets"
+"""Kafka's own: asking for it makes no topic of anybody's."""
+
 REGISTRY_EVERY_S = 10.0
 ARCHIVE_EVERY_S = 2.0
 HTTP_DEADLINE_S = 1.5
@@ -94,14 +97,17 @@ class Lake:
 
 
 async def watch_kafka(admin: AdminClient, kafka: Dependency) -> None:
-    """Ask Kafka for its brokers, for ever."""
+    """Ask Kafka for a topic it always has, for ever.
+
+    Not ``describe_cluster``: an answer of the library's admin requests that comes after their time
+    was up ends the process (`rd_kafka_admin_response_parse: Assertion`, seen once; librdkafka issue
+    4605 is of that kind).
+    """
 
     async def look() -> None:
-        future = admin.describe_cluster(request_timeout=KAFKA_DEADLINE_S)
         try:
-            async with asyncio.timeout(KAFKA_DEADLINE_S):
-                await asyncio.wrap_future(future)
-        except (TimeoutError, KafkaException) as exc:
+            await asyncio.to_thread(admin.list_topics, topic=GROUPS_TOPIC, timeout=KAFKA_DEADLINE_S)
+        except KafkaException as exc:
             kafka.saw(unreachable(admin, exc))
         else:
             kafka.saw(None)

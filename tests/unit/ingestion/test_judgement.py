@@ -78,3 +78,13 @@ def test_an_archives_problems_are_named(
 def test_words_an_operator_greps_for_in_trouble_are_in_no_healthy_answer() -> None:
     text = msgspec.json.encode(GOOD).decode().lower()
     assert not [w for w in ("error", "exception", "critical", "invalid", "parse") if w in text]
+
+
+def test_recording_goes_on_without_a_registry_only_where_it_has_begun() -> None:
+    away = msgspec.structs.replace(GOOD, schema_registry=AWAY)
+    (problem,) = capture_problems(away, registered=True)
+    assert problem.text.endswith("; recording goes on without it.")
+    starting = msgspec.structs.replace(away, phase="starting")
+    found = capture_problems(starting, registered=False)
+    assert [one.what for one in found] == ["starting", "registry_away"]
+    assert not any("goes on" in one.text for one in found)
