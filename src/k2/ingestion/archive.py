@@ -272,7 +272,8 @@ async def _archive_until(
         return
     archives = preparing.result()
     status.started = True
-    end_showing = metrics.archive.before_scrape(show_schemas)
+    showing = [show_schemas, *(one.show_age for one in archives)]
+    end_showing = [metrics.archive.before_scrape(show) for show in showing]
     try:
         while not stop.is_set():
             await asyncio.to_thread(_turn, archives)
@@ -281,7 +282,8 @@ async def _archive_until(
         for one in archives:
             await asyncio.to_thread(one.close)
         await asyncio.to_thread(dead_letters.close)
-        end_showing()
+        for end in end_showing:
+            end()
 
 
 def _turn(archives: Sequence[TopicArchive]) -> None:

@@ -35,6 +35,7 @@ class ArchiveFigures:
         self._writer = writer
         self._declared = declared
         self._live = source is Source.MAIN
+        self._oldest_ms: dict[int, int | None] = {}
         self._topic = topic
         self._group = group
         self._show_table()
@@ -51,10 +52,17 @@ class ArchiveFigures:
             behind: Offsets between the table's and the partition's end.
             oldest_ms: Timestamp of the oldest record read and not in the table, unix ms.
         """
-        labels = (self._topic, str(partition), self._group)
-        metrics.consumer_lag.labels(*labels).set(behind)
-        age_s = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
-        metrics.consumer_lag_seconds.labels(*labels).set(age_s)
+        metrics.consumer_lag.labels(self._topic, str(partition), self._group).set(behind)
+        self._oldest_ms[partition] = oldest_ms
+        self.show_age()
+
+    def show_age(self) -> None:
+        """Show how old that record is by now: it ages while a table commit hangs, too."""
+        now_s = time.time()
+        for partition, oldest_ms in list(self._oldest_ms.items()):
+            age_s = 0.0 if oldest_ms is None else max(0.0, now_s - oldest_ms / 1000)
+            labels = (self._topic, str(partition), self._group)
+            metrics.consumer_lag_seconds.labels(*labels).set(age_s)
 
     def landed(self, landed: Landed, *, took_s: float, produced_ms: Iterable[int]) -> None:
         """Count a commit that is in the table now; ``produced_ms`` are its records' timestamps."""

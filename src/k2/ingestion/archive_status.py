@@ -59,6 +59,7 @@ class ArchiveStatus:
 
     def health(self) -> ArchiveHealth:
         """Return all there is to say."""
+        metrics.archive.measure()
         mean_s, p99_s = self._freshness.mean_and_p99()
         found = ArchiveHealth(
             status="healthy",

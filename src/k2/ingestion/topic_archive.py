@@ -159,6 +159,10 @@ class TopicArchive:
         self._show_lag()
         return True
 
+    def show_age(self) -> None:
+        """Show how old the oldest record is that is read and not in the table."""
+        self._figures.show_age()
+
     def close(self) -> None:
         """Let go of Kafka."""
         self._consumer.close()

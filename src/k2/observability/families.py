@@ -209,10 +209,14 @@ class Families(Collector):
         self._before.append(measure)
         return lambda: self._before.remove(measure)
 
-    def collect(self) -> Iterator[Metric]:
-        """Measure what is measured at a scrape, then yield every family."""
+    def measure(self) -> None:
+        """Measure what is measured just before a scrape."""
         for measure in self._before:
             measure()
+
+    def collect(self) -> Iterator[Metric]:
+        """Measure what is measured at a scrape, then yield every family."""
+        self.measure()
         for one in self._shared:
             yield from one.collect()
         for family in self._families:

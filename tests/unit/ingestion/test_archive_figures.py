@@ -128,4 +128,8 @@ def test_a_partition_without_waiting_records_has_no_age() -> None:
     assert metrics.consumer_lag.labels("t", "0", "g").value == 7
     assert metrics.consumer_lag_seconds.labels("t", "0", "g").value == 0
     figures.lag(0, behind=7, oldest_ms=int(time.time() * 1000) - 5_000)
-    assert 4.9 < metrics.consumer_lag_seconds.labels("t", "0", "g").value < 6
+    age = metrics.consumer_lag_seconds.labels("t", "0", "g")
+    assert 4.9 < age.value < 6
+    age.set(0)
+    figures.show_age()
+    assert 4.9 < age.value < 6, "it ages while nothing is polled, too"
