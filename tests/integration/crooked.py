@@ -1,51 +1,29 @@
 """An exchange whose clock is ahead and whose stream takes no subscription; the rest is relayed."""
 
-import asyncio
 import json
-from collections.abc import Coroutine
-from threading import Thread
-from typing import Any, Self
 
 from aiohttp import ClientSession, web
+
+from integration.between import Between
 
 MICROSECONDS_FROM = 10**14
 """Times above are microseconds, below milliseconds."""
 
 
-class CrookedExchange:
-    """Stands beside an exchange, in a thread of its own."""
+class CrookedExchange(Between):
+    """Stands beside an exchange."""
 
     def __init__(self, real_url: str, *, ahead_s: float) -> None:
-        self.url = ""
-        self._real_url = real_url
+        super().__init__(real_url)
         self._ahead_s = ahead_s
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, daemon=True)
-        self._runner: web.AppRunner | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._call(self._serve())
-        return self
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
-    def __exit__(self, *_exc: object) -> None:
-        assert self._runner is not None
-        self._call(self._runner.cleanup())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
-
-    async def _serve(self) -> None:
-        app = web.Application()
+    def routes(self, app: web.Application) -> None:
         app.router.add_get("/api/{path:.*}", self._rest)
         app.router.add_get("/{path:.*}", self._refuse_subscriptions)
-        self._runner = web.AppRunner(app, shutdown_timeout=1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _rest(self, request: web.Request) -> web.Response:
         url = f"{self._real_url}{request.path_qs}"

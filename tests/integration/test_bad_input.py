@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine
-from threading import Event, Thread
-from typing import Any, Self
+from threading import Event
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 from confluent_kafka import Producer
 
+from integration.between import Between
 from integration.harness import Room, wait_for
 
 pytestmark = pytest.mark.integration
@@ -29,39 +29,19 @@ BAD_FRAMES = {
 }
 
 
-class MeddlingExchange:
-    """Stands between client and exchange; puts each bad frame into the stream when told to."""
+class MeddlingExchange(Between):
+    """Puts each bad frame into the stream when told to."""
 
     def __init__(self, real_url: str) -> None:
-        self.ws_url = ""
+        super().__init__(real_url)
         self.meddle = Event()
-        self._real_url = real_url
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, daemon=True)
-        self._runner: web.AppRunner | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._call(self._serve())
-        return self
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
 
-    def __exit__(self, *_exc: object) -> None:
-        assert self._runner is not None
-        self._call(self._runner.cleanup())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
-
-    async def _serve(self) -> None:
-        app = web.Application()
+    def routes(self, app: web.Application) -> None:
         app.router.add_get("/{path:.*}", self._relay)
-        self._runner = web.AppRunner(app, shutdown_timeout=1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.ws_url = f"ws://127.0.0.1:{self._runner.addresses[0][1]}/ws"
 
     async def _relay(self, request: web.Request) -> web.WebSocketResponse:
         client = web.WebSocketResponse()
