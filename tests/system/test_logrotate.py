@@ -119,7 +119,8 @@ def test_no_line_is_lost_however_fast_lines_are_written(room: Room) -> None:
             rotation.turn("--force")
             turns += 1
     assert turns == 6, "rotated while lines were written"
-    assert len(list(rotation.log.parent.glob("binance_client.log.*"))) == turns
+    # A turn that finds no line yet leaves the empty file alone.
+    assert 2 <= len(list(rotation.log.parent.glob("binance_client.log.*"))) <= turns
     assert [json.loads(line)["number"] for line in rotation.lines()] == list(range(FAST_LINES))
 
 
