@@ -235,6 +235,7 @@ def test_a_timeout_the_broker_does_not_allow_is_refused_by_name(room: Room) -> N
 def test_the_doctors_own_transaction_fences_no_writer_and_writes_no_record(room: Room) -> None:
     room.exchange("--rate", "200")
     stream = room.stream()
+    wait_for(lambda: stream.events("took_over"), what="a writer")
     wait_for(room.topic_records, what="trades in the topic")
     for _ in range(2):
         assert _doctor(room, "kafka")[0] == 0
