@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from faults.parts import free_port
-from integration.harness import Process
+from integration.harness import Process, wait_for
 from soak.bench import SampleMissedError, Service, SoakEndedError
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
-    waiting = [sys.executable, "-c", "import signal; signal.pause()"]
+    waiting = [sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]
     one = Process(waiting, dict(os.environ), tmp_path / "out").start()
+    # Before it says so it may be no more than a fork: half a megabyte.
+    wait_for(lambda: "up" in one.log(), what="the process to be up")
     yield one
     if one.running:
         one.kill()
