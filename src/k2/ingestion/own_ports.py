@@ -1,4 +1,4 @@
-"""The ports a service is to listen on: refused together, before anything else is done."""
+"""The ports a service is to listen on: all that are taken are refused together, before all else."""
 
 import socket
 from collections.abc import Mapping
@@ -16,7 +16,9 @@ def require_own_ports(wanted: Mapping[str, int]) -> None:
     Raises:
         StopError: One line that names all of them.
     """
-    taken = [f"{variable}={port}" for variable, port in wanted.items() if port and _taken(port)]
+    taken = [
+        f"{variable}={port}" for variable, port in wanted.items() if port and not is_free(port)
+    ]
     if taken:
         raise StopError(
             f"in use already: {', '.join(taken)}. Is another one running? Choose others; 0 turns "
@@ -24,13 +26,20 @@ def require_own_ports(wanted: Mapping[str, int]) -> None:
         )
 
 
-def _taken(port: int) -> bool:
+def is_free(port: int, *, host: str = HOST) -> bool:
+    """Say whether a server could listen here now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the server does: connections of one that just ended must not count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen(1)
-        except OSError:
-            return True
-    return False
+        return can_listen(probe, host=host, port=port)
+
+
+def can_listen(probe: socket.socket, *, host: str, port: int) -> bool:
+    """Bind a socket as servers do and listen; while it stays open, nobody else can."""
+    # Connections of a server that just ended must not count as taken.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((host, port))
+        # Two sockets may be bound alike; only one may listen.
+        probe.listen(1)
+    except OSError:
+        return False
+    return True

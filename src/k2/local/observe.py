@@ -15,7 +15,8 @@ from pathlib import Path
 import aiohttp
 
 from k2.errors import StopError
-from k2.local.ports import LOOPBACK, find_holder, is_free
+from k2.ingestion.own_ports import is_free
+from k2.local.ports import LOOPBACK, find_holder
 from k2.local.processes import Command
 from k2.local.services import Service
 

@@ -1,4 +1,4 @@
-"""TCP ports: is one free, who holds it, and free ones that stay the same from run to run."""
+"""TCP ports: who holds one, and free ones that stay the same from run to run."""
 
 import json
 import random
@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no type information
 
 from k2.errors import StopError
+from k2.ingestion.own_ports import can_listen, is_free
 
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (compared and passed on; only `--advertise` binds it)
@@ -28,12 +29,6 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} ({self.command})"
-
-
-def is_free(port: int, *, host: str = LOOPBACK) -> bool:
-    """Say whether a server could listen here now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        return _bind(probe, host=host, port=port)
 
 
 def find_holder(port: int) -> Holder | None:
@@ -101,7 +96,7 @@ def pick_free(count: int, *, excluding: Collection[int] = ()) -> list[int]:
             if len(found) == count:
                 break
             probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            if _bind(probe, host=ANY_ADDRESS, port=port):
+            if can_listen(probe, host=ANY_ADDRESS, port=port):
                 found.append(port)
     if len(found) < count:
         raise StopError(f"fewer than {count} ports are free in {_PICK_FROM}")
@@ -134,18 +129,6 @@ def remembered_ports(
         temporary.write_text(json.dumps(known | ports, indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
     return ports
-
-
-def _bind(probe: socket.socket, *, host: str, port: int) -> bool:
-    # As servers do: connections of a server that just ended must not count as taken.
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((host, port))
-        # Two sockets may be bound alike; only one may listen.
-        probe.listen(1)
-    except OSError:
-        return False
-    return True
 
 
 def _read(path: Path) -> dict[str, int]:

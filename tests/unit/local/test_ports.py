@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from k2.errors import StopError
+from k2.ingestion.own_ports import is_free
 from k2.local.ports import (
     ANY_ADDRESS,
     WantedPort,
     find_holder,
-    is_free,
     pick_free,
     remembered_ports,
     require_free,
