@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from faults.parts import Instance, LoadSampler, Proxy, ask_json, free_port
+from faults.parts import Instance, LoadSampler, Proxy
 from faults.tap import RestTap
 from integration.harness import Process, Room, wait_for
 from k2.ingestion import binance_client
 from k2.local.background import BackgroundStack
+from k2.local.ports import pick_free
 
 START_DEADLINE_S = 90.0
 PATIENCE_S = 30.0
@@ -88,7 +89,7 @@ class Bench:
 
     def start_instance(self, *, blockable: bool = False, **settings: str) -> Instance:
         """Start one more capture; it may still be on its way when this returns."""
-        name, port = f"instance {len(self.instances) + 1}", free_port()
+        name, port = f"instance {len(self.instances) + 1}", pick_free(1)[0]
         program = str(BLOCKABLE) if blockable else str(binance_client.__file__)
         process = self.room.process(name.replace(" ", "-"), [sys.executable, program])
         process.environ |= {"K2_HEALTH_PORT": str(port), **settings}
@@ -177,7 +178,7 @@ class Bench:
         if leg is not None:
             which = {"which": self.connection_of(leg)}
         body = {"fault": fault, **which, **fields}
-        ask_json(f"{self.room.exchange_url}/control/stream-faults", body)
+        self.room.control("stream-faults", body)
 
     def stream_fault_for(self, duration_s: float, fault: str, **fields: Any) -> None:
         """Order a stream fault that lasts, and let it pass."""
@@ -186,26 +187,26 @@ class Bench:
 
     def rest_fault(self, **fields: object) -> None:
         """Have the next REST calls fail or be slow."""
-        ask_json(f"{self.room.exchange_url}/control/faults", fields)
+        self.room.control("faults", fields)
 
     def rest_shows(self, **fields: object) -> None:
         """Have REST trail, or lack rows."""
-        ask_json(f"{self.room.exchange_url}/control/rest", fields)
+        self.room.control("rest", fields)
 
     def forget_faults(self) -> None:
         """End every fault of the exchange."""
-        ask_json(f"{self.room.exchange_url}/control/faults", method="DELETE")
+        self.room.forget_faults()
 
     def drop(self, drop: str = "close", *, leg: str | None = None, **fields: object) -> None:
         """Have the exchange end connections."""
         which = "all" if leg is None else self.connection_of(leg)
         body = {"drop": drop, "which": which, **fields}
-        ask_json(f"{self.room.exchange_url}/control/connections", body)
+        self.room.control("connections", body)
 
     def announce_shutdown(self, *, lead_s: float) -> None:
         """Have the exchange announce that it goes, on all connections."""
         body = {"announce_shutdown": {"lead_s": lead_s}, "which": "all"}
-        ask_json(f"{self.room.exchange_url}/control/connections", body)
+        self.room.control("connections", body)
 
     def freeze(self) -> dict[str, int]:
         """Stop trading; return the newest ids."""
@@ -213,11 +214,11 @@ class Bench:
 
     def thaw(self) -> None:
         """Trade on."""
-        ask_json(f"{self.room.exchange_url}/control/trading", {"on": True})
+        self.room.control("trading", {"on": True})
 
     def status(self) -> dict[str, Any]:
         """Return the exchange's status."""
-        found = ask_json(f"{self.room.exchange_url}/control/status")
+        found = self.room.control("status")
         assert isinstance(found, dict)
         return found
 

@@ -1,7 +1,6 @@
 """The processes of a row that the integration tests do not have: proxies, instances, load."""
 
 import json
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,25 +19,6 @@ from integration.harness import Process
 
 MB = 1e6
 SAMPLE_EVERY_S = 0.5
-
-
-def free_port() -> int:
-    """Return a port nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def ask_json(url: str, body: object | None = None, *, method: str | None = None) -> Any:
-    """GET, or POST a body; return the answer."""
-    request = urllib.request.Request(
-        url,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-        method=method,
-    )
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        return json.load(reply)
 
 
 class Proxy:

@@ -219,29 +219,33 @@ class Room:
 
     def stop_trading(self) -> dict[str, int]:
         """Freeze the tape; return each symbol's newest aggregate id."""
-        request = urllib.request.Request(
-            f"{self.exchange_url}/control/trading",
-            data=b'{"on": false}',
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            newest = json.load(reply)["newest"]
+        newest = self.control("trading", {"on": False})["newest"]
         return {symbol: newest[symbol]["aggTrade"] for symbol in self.symbols}
 
-    def control(self, path: str, order: dict[str, Any]) -> Any:
-        """Give the exchange an order; return its answer."""
+    def control(
+        self, path: str, order: Mapping[str, object] | None = None, *, method: str | None = None
+    ) -> Any:
+        """Give the exchange an order, or ask it something; return its answer."""
         request = urllib.request.Request(
             f"{self.exchange_url}/control/{path}",
-            data=json.dumps(order).encode(),
+            data=None if order is None else json.dumps(order).encode(),
             headers={"Content-Type": "application/json"},
+            method=method,
         )
         with urllib.request.urlopen(request, timeout=10) as reply:
             return json.load(reply)
 
+    def forget_faults(self) -> None:
+        """End every fault of the exchange, of streams and of REST; REST lacks no row any more."""
+        self.control("faults", method="DELETE")
+
+    def connections(self) -> list[int]:
+        """Return the numbers of the exchange's open connections, oldest first."""
+        return sorted(one["number"] for one in self.control("status")["open_connections"])
+
     def newest_ids(self) -> dict[str, int]:
         """Return each symbol's newest aggregate id at the exchange."""
-        with urllib.request.urlopen(f"{self.exchange_url}/control/newest", timeout=10) as reply:
-            newest = json.load(reply)["newest"]
+        newest = self.control("newest")["newest"]
         return {symbol: newest[symbol]["aggTrade"] for symbol in self.symbols if symbol in newest}
 
     def topic_records(self) -> dict[str, list[dict[str, Any]]]:

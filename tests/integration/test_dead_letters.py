@@ -105,7 +105,7 @@ def test_a_replay_brings_each_declared_id_once_whatever_dies_meanwhile(room: Roo
     assert brought(room) == []
 
     # REST has the first missing row by now, and a voided one; the others nobody has.
-    forget_faults(room)
+    room.forget_faults()
     rest_lacks(room, missing[1], missing[-1])
     rest_lacks(room, void[1], void[1])
     words = [sys.executable, "-m", "k2", "dlq", "replay", "--json"]
@@ -220,12 +220,6 @@ def declare_void(room: Room) -> list[int]:
 def gaps(room: Room, gap_class: str) -> int:
     told = json.loads(room.k2("gaps", "--json").stdout)["gaps"]
     return sum(one["ids"] for one in told if one["gap_class"] == gap_class)
-
-
-def forget_faults(room: Room) -> None:
-    """REST lacks no row any more."""
-    order = urllib.request.Request(f"{room.exchange_url}/control/faults", method="DELETE")
-    urllib.request.urlopen(order, timeout=10).close()
 
 
 def rest_lacks(room: Room, first_id: int, last_id: int) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import time
 import urllib.request
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from integration.harness import Process, Room, wait_for
+from k2.local.ports import pick_free
 
 pytestmark = pytest.mark.integration
 
@@ -36,12 +36,6 @@ def trade_on(room: Room, *, for_s: float) -> None:
     wait_for(lambda: time.monotonic() >= end_s and room.newest_ids(), what="time to pass")
 
 
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
-
-
 def health(port: int) -> dict[str, Any]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
         found = json.load(reply)
@@ -59,7 +53,7 @@ def test_a_newcomer_leaves_the_writer_alone_and_agrees_with_it(room: Room) -> No
     room.exchange("--rate", "400")
     first = room.stream(name="first")
     wait_for(lambda: writes(first), what="the first instance to write")
-    port = free_port()
+    port = pick_free(1)[0]
     room.extra["K2_HEALTH_PORT"] = str(port)
     second = room.stream(name="second")
     room.archive()

@@ -146,8 +146,7 @@ def test_a_lost_exchange_is_disconnected_then_connected_again(room: Room) -> Non
     status, found = port.ask("/readyz")
     assert (status, found["because"]) == (503, ["not connected"])
     assert port.ask("/livez")[0] == 200
-    request = urllib.request.Request(f"{room.exchange_url}/control/stream-faults", method="DELETE")
-    urllib.request.urlopen(request, timeout=10).close()
+    room.forget_faults()
     wait_for(
         lambda: port.ask("/health")[1]["connection_state"] == "CONNECTED",
         what="the state to be CONNECTED again",

@@ -4,9 +4,7 @@ A row of the operations contract is covered by seeing its metric move, not by it
 """
 
 import platform
-import re
 import time
-import urllib.request
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # ships no type information
@@ -36,18 +34,6 @@ def fault(room: Room, kind: str, **more: Any) -> None:
     room.control("stream-faults", {"fault": kind, **more})
 
 
-def no_faults(room: Room) -> None:
-    order = urllib.request.Request(f"{room.exchange_url}/control/faults", method="DELETE")
-    urllib.request.urlopen(order, timeout=10).close()
-
-
-def connections(room: Room) -> list[int]:
-    """Return the numbers of the exchange's open connections."""
-    with urllib.request.urlopen(f"{room.exchange_url}/control/status", timeout=10) as reply:
-        text = reply.read().decode()
-    return [int(number) for number in re.findall(r'"number": ?(\d+), ?"age_s"', text)]
-
-
 def refused_heard_and_beating(room: Room) -> Watched:
     """Start a capture before it can connect; let it in; return it when it hears and writes."""
     fault(room, "refuse")
@@ -56,7 +42,7 @@ def refused_heard_and_beating(room: Room) -> Watched:
     assert one.value("binance_messages_received_total") == 0
     one.reaches(1, "binance_connection_errors_total", error_type="handshake")
     one.until(lambda delay_s: delay_s > 0, "binance_reconnect_delay_seconds")
-    no_faults(room)
+    room.forget_faults()
     one.becomes(1, "binance_connection_state")
     for symbol in room.symbols:
         one.rises("binance_messages_received_total", symbol=symbol)
@@ -91,7 +77,7 @@ def test_what_happens_to_connections_and_messages_is_seen(room: Room) -> None:
     heartbeats(room, one)
     bad_messages(room, one)
     own_figures(one)
-    of_one = connections(room)
+    of_one = room.connections()
     with CrookedExchange(room.exchange_url, ahead_s=AHEAD_S) as crooked:
         room.extra |= {
             "BINANCE_STALE_TIMEOUT": "2",
@@ -120,7 +106,7 @@ def heartbeats(room: Room, one: Watched) -> None:
     one.until(lambda pong_s: pong_s > at_s + 5, "binance_last_pong_timestamp_seconds")
     muted_s = one.value("binance_last_server_ping_timestamp_seconds")
     assert muted_s < one.value("binance_last_pong_timestamp_seconds") - 1
-    no_faults(room)
+    room.forget_faults()
     one.until(lambda ping_s: ping_s > muted_s, "binance_last_server_ping_timestamp_seconds")
 
 
@@ -188,12 +174,12 @@ def silence(room: Room, one: Watched, other: Watched, of_one: list[int]) -> None
     for number in of_one:
         # Long enough for the probe; then it is heard again, and the newcomer overlaps with it.
         fault(room, "half_open", which=number, duration_s=14)
-    for number in set(connections(room)) - set(of_one):
+    for number in set(room.connections()) - set(of_one):
         fault(room, "half_open", which=number)
     other.reaches(1, "binance_reconnections_total", reason="health_check_timeout")
     one.reaches(1, "binance_reconnections_total", reason="pong_timeout")
     one.reaches(1, "binance_pong_timeouts_total")
-    no_faults(room)
+    room.forget_faults()
     # A disk that takes no letter: counted, and nothing else happens.
     assert other.value("binance_dlq_records_total") == 0
     fault(room, "malformed")
@@ -207,7 +193,7 @@ def ends(room: Room, one: Watched) -> None:
     room.control("connections", {"announce_shutdown": {"lead_s": 3.0}})
     one.reaches(1, "binance_reconnections_total", reason="server_shutdown")
     assert one.value("binance_connection_state") == 1
-    wait_for(lambda: len(connections(room)) == 2, what="two connections of the one instance")
+    wait_for(lambda: len(room.connections()) == 2, what="two connections of the one instance")
     room.control("connections", {"drop": "close", "which": "oldest"})
     one.reaches(1, "binance_reconnections_total", reason="connection_closed")
     assert one.value("binance_connection_state") == 1, "the other leg is there"
@@ -216,5 +202,5 @@ def ends(room: Room, one: Watched) -> None:
     one.reaches(1, "binance_reconnections_total", reason="unexpected_error")
     one.becomes(0, "binance_connection_state")
     one.becomes(0, "binance_connection_lifetime_seconds", leg="a")
-    no_faults(room)
+    room.forget_faults()
     one.becomes(1, "binance_connection_state")

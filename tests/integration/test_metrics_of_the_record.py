@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from integration.harness import Room, read_messages
-from integration.test_metrics import fault, no_faults
+from integration.test_metrics import fault
 from integration.watched import Watched
 
 pytestmark = pytest.mark.integration
@@ -74,7 +74,7 @@ def a_hole_that_heals(room: Room, stream: Watched) -> None:
     stream.reaches(10, "k2_trades_held")
     stream.reaches(1000, "k2_hold_bytes")
     assert stream.value("k2_holes_open", symbol=QUIET) == 0
-    no_faults(room)
+    room.forget_faults()
     stream.becomes(0, "k2_holes_open", symbol=X)
     stream.reaches(holes + 1, "k2_holes_healed_total", symbol=X)
     stream.reaches(trades + 3, "k2_trades_healed_total", symbol=X)
@@ -94,7 +94,7 @@ def ids_declared_and_repaired(room: Room, stream: Watched) -> None:
     stream.becomes(1, "k2_gaps_declared_total", symbol=X, reason="missing")
     stream.becomes(3, "k2_trades_declared_total", symbol=X)
     stream.becomes(3, "k2_gap_ids_open")
-    no_faults(room)
+    room.forget_faults()
     stream.becomes(3, "k2_trades_repaired_total", symbol=X)
     stream.becomes(0, "k2_gap_ids_open")
 
@@ -116,7 +116,7 @@ def rest_that_asks_us_to_stay_away(room: Room, stream: Watched) -> None:
     fault(room, "skip", count=1, **AGG)
     for state in (1, 2, 0):
         stream.becomes(state, breaker[0], **breaker[1])
-    no_faults(room)
+    room.forget_faults()
 
 
 def poison(room: Room, archive: Watched) -> None:

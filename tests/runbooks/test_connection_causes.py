@@ -1,7 +1,6 @@
 """Causes between us and the exchange: the runbook's commands show each as it says."""
 
 import re
-import urllib.request
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -74,25 +73,12 @@ def test_network_down_blocked_without_heartbeat_and_rate_limited(room: Room, des
         for which in ("oldest", "newest"):  # new connections are well
             room.control("stream-faults", {"fault": "half_open", "which": which})
         desk.sees("line-dead")
-        forget_stream_faults(room)
+        room.forget_faults()
         desk.sees_health("healthy")
 
         room.control("stream-faults", {"fault": "refuse", "status": 429})
         room.control("faults", {"status": 429, "count": 1000, "retry_after_s": 2})
         room.control("connections", {"drop": "abort"})
         desk.sees("rate-limited")
-        forget_all_faults(room)
+        room.forget_faults()
         desk.sees_health("healthy")
-
-
-def forget_stream_faults(room: Room) -> None:
-    _delete(room, "stream-faults")
-
-
-def forget_all_faults(room: Room) -> None:
-    _delete(room, "faults")
-
-
-def _delete(room: Room, path: str) -> None:
-    order = urllib.request.Request(f"{room.exchange_url}/control/{path}", method="DELETE")
-    urllib.request.urlopen(order, timeout=10).close()

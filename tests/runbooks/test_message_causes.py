@@ -1,7 +1,6 @@
 """Causes in the messages: the runbook's commands show each as it says."""
 
 import json
-import urllib.request
 
 import pytest
 
@@ -71,6 +70,5 @@ def send(room: Room, text: str) -> None:
 
 def struck(room: Room, fault: str) -> int:
     """Return how many events a fault has struck."""
-    with urllib.request.urlopen(f"{room.exchange_url}/control/status", timeout=10) as reply:
-        counts = json.load(reply)["counts"]
+    counts = room.control("status")["counts"]
     return int(counts.get(f"fault {fault}", 0))

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import urllib.request
 
 import pytest
 from confluent_kafka import Producer
@@ -28,7 +27,7 @@ def test_holes_gaps_an_absent_archive_and_two_of_them(room: Room, desk: Desk) ->
     room.control("faults", {"status": 503, "count": 1000})
     room.control("stream-faults", {"fault": "skip", "count": 3, "symbol": X, "stream": "aggTrade"})
     desk.sees("hole-open")
-    forget_faults(room)
+    room.forget_faults()
     # Trades come and no PING does: that it is missing shows after 75 s, beside all the rest.
     room.control("stream-faults", {"fault": "mute_pings"})
     desk.sees_health("healthy")
@@ -130,7 +129,7 @@ def tell_otherwise(room: Room, desk: Desk) -> None:
         "m": True,
     }
     heard = desk.health(8002)["messages_received"]
-    for connection in connections(room)[-2:]:
+    for connection in room.connections()[-2:]:
         order = {"fault": "malformed", "text": json.dumps(told), "which": connection}
         room.control("stream-faults", order)
     wait_for(
@@ -138,14 +137,3 @@ def tell_otherwise(room: Room, desk: Desk) -> None:
         what="the second instance to have heard it",
     )
     room.control("trading", {"on": True})
-
-
-def connections(room: Room) -> list[int]:
-    """Return the numbers of the open connections, oldest first."""
-    with urllib.request.urlopen(f"{room.exchange_url}/control/status", timeout=10) as reply:
-        return sorted(one["number"] for one in json.load(reply)["open_connections"])
-
-
-def forget_faults(room: Room) -> None:
-    order = urllib.request.Request(f"{room.exchange_url}/control/faults", method="DELETE")
-    urllib.request.urlopen(order, timeout=10).close()

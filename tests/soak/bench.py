@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]  # ships no type information
 
-from faults.parts import free_port
 from integration.harness import Process, Room, wait_for
+from k2.local.ports import pick_free
 from k2.observability.leak import MB
 from soak.forms import Form
 from soak.profile import Sample
@@ -83,7 +83,7 @@ class SoakBench:
 
     def __init__(self, form: Form, room: Room) -> None:
         self.room = room
-        ports = free_port(), free_port()
+        ports = pick_free(2)
         self.room.extra = {
             "K2_METRICS_PORT": str(ports[0]),
             "K2_ARCHIVE_METRICS_PORT": str(ports[1]),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.parts import free_port
 from integration.harness import Process, wait_for
+from k2.local.ports import pick_free
 from soak.bench import SampleMissedError, Service, SoakEndedError
 
 
@@ -25,18 +25,18 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 def test_a_service_that_does_not_answer_costs_a_sample(process: Process) -> None:
     with pytest.raises(SampleMissedError, match="archive does not answer"):
-        Service("archive", process, free_port()).scrape()
+        Service("archive", process, pick_free(1)[0]).scrape()
 
 
 def test_a_service_that_ended_ends_the_run(process: Process) -> None:
-    service = Service("archive", process, free_port())
+    service = Service("archive", process, pick_free(1)[0])
     process.kill()
     with pytest.raises(SoakEndedError, match="archive ended with -9"):
         service.scrape()
 
 
 def test_memory_and_cpu_are_those_of_the_service(process: Process) -> None:
-    service = Service("capture", process, free_port())
+    service = Service("capture", process, pick_free(1)[0])
     rss_mb, vms_mb = service.memory()
     assert 1 < rss_mb < vms_mb
     assert service.cpu_s() >= 0
