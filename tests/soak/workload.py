@@ -65,7 +65,7 @@ def watched(workload: Iterator[None], *, hours: float) -> dict[str, float]:
         watch.take_sample()
         now_s += HOUR.sample_every_s
         worst = max(worst, watch.leak_score)
-        sizes_mb.append(watch.rss_bytes / MB)
+        sizes_mb.append(watch.use().rss_bytes / MB)
     return {
         "score": watch.leak_score,
         "worst": worst,

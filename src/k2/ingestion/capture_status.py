@@ -110,7 +110,7 @@ class CaptureStatus:
         """Where the process is in its life."""
         if self._stop.is_set():
             return "stopping"
-        return "recording" if self._capture is not None and self._capture.legs.feeds else "starting"
+        return "recording" if self.started else "starting"
 
     @property
     def started(self) -> bool:

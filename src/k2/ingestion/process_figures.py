@@ -30,8 +30,9 @@ def show_build(color: str) -> None:
 
 def show_memory(memory: MemoryWatch) -> None:
     """Put what the process uses on the metrics page."""
-    metrics.memory_rss.set(memory.rss_bytes)
-    metrics.memory_vms.set(memory.vms_bytes)
+    use = memory.use()
+    metrics.memory_rss.set(use.rss_bytes)
+    metrics.memory_vms.set(use.vms_bytes)
     metrics.leak_score.set(memory.leak_score)
 
 

@@ -39,15 +39,9 @@ class MemoryWatch:
         self._history = MemoryHistory()
         self._leak_score = 0.0
 
-    @property
-    def rss_bytes(self) -> int:
-        """Resident now."""
-        return self._read().rss_bytes
-
-    @property
-    def vms_bytes(self) -> int:
-        """Address space now."""
-        return self._read().vms_bytes
+    def use(self) -> MemoryUse:
+        """Return what is used now."""
+        return self._read()
 
     @property
     def leak_score(self) -> float:
@@ -65,10 +59,9 @@ class MemoryWatch:
 
     def take_sample(self) -> None:
         """Read once and judge anew."""
-        self._history.add(MemorySample(self._monotonic_s(), self.rss_bytes))
+        self._history.add(MemorySample(self._monotonic_s(), self.use().rss_bytes))
         self._leak_score = self._history.leak_score
 
     def _say(self) -> None:
-        _log.info(
-            "memory", rss_mb=round(self.rss_bytes / MB, 1), leak_score=round(self.leak_score, 3)
-        )
+        rss_mb = round(self.use().rss_bytes / MB, 1)
+        _log.info("memory", rss_mb=rss_mb, leak_score=round(self.leak_score, 3))

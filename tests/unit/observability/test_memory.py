@@ -56,8 +56,8 @@ def test_a_healthy_line_has_none_of_the_words_that_alarm(loop: VirtualTimeLoop) 
 def test_a_leaking_process_is_told_by_its_score(loop: VirtualTimeLoop) -> None:
     watch, _logs = watch_for(loop, 1, mb_per_h=60)
     assert watch.leak_score > 0.8
-    assert watch.rss_bytes == pytest.approx(160 * MB, rel=0.01)
-    assert watch.vms_bytes == pytest.approx(640 * MB, rel=0.01)
+    assert watch.use().rss_bytes == pytest.approx(160 * MB, rel=0.01)
+    assert watch.use().vms_bytes == pytest.approx(640 * MB, rel=0.01)
 
 
 def test_a_steady_process_scores_nothing(loop: VirtualTimeLoop) -> None:
