@@ -12,10 +12,9 @@ from enum import Enum
 
 import msgspec
 
-from k2.binance.rest import RestClient
-from k2.binance.tls import venue_tls
 from k2.errors import RejectError, RetryError
 from k2.ingestion.positions_look import find_room
+from k2.ingestion.venue import rest_of
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import BackfillRequest, ShardRecord, encode_request, request_key
@@ -206,26 +205,13 @@ def _exchange_first_id(settings: Settings, record: ShardRecord, symbol: str) -> 
 
 
 async def _first_at(settings: Settings, kind: StreamKind, symbol: str) -> int | None:
-    async with (
-        asyncio.timeout(EXCHANGE_MAX_S),
-        RestClient(
-            settings.rest_urls,
-            kind=kind,
-            share=settings.address_share,
-            tls=venue_tls(ca=settings.tls_ca, verify=settings.tls_verify),
-        ) as rest,
-    ):
+    async with asyncio.timeout(EXCHANGE_MAX_S), rest_of(settings, kind=kind) as rest:
         rows = await rest.rows_from(symbol, from_id=0)
     return rows[0].source_id if rows else None
 
 
 async def _id_at(settings: Settings, symbol: str, when: datetime) -> int:
-    async with RestClient(
-        settings.rest_urls,
-        kind=StreamKind.AGG_TRADE,
-        share=settings.address_share,
-        tls=venue_tls(ca=settings.tls_ca, verify=settings.tls_verify),
-    ) as rest:
+    async with rest_of(settings, kind=StreamKind.AGG_TRADE) as rest:
         found = await rest.id_at(symbol, epoch_us(when))
     if found is None:
         raise RejectError(f"{symbol}: the exchange has no trade since {when.isoformat()}")

@@ -5,9 +5,8 @@ from collections.abc import Collection, Mapping
 
 import structlog
 
-from k2.binance.rest import RestClient
-from k2.binance.tls import venue_tls
 from k2.errors import RetryError, StopError
+from k2.ingestion.venue import rest_of
 from k2.market import Symbol
 from k2.market.wanted import Wanted
 from k2.settings import Settings
@@ -91,12 +90,7 @@ def unlisted(settings: Settings, names: Collection[str]) -> list[str] | None:
 
 
 async def _listed(settings: Settings, names: Collection[str]) -> dict[str, Symbol]:
-    async with RestClient(
-        settings.rest_urls,
-        kind=settings.stream,
-        share=settings.address_share,
-        tls=venue_tls(ca=settings.tls_ca, verify=settings.tls_verify),
-    ) as rest:
+    async with rest_of(settings) as rest:
         return await rest.symbols(sorted(names))
 
 

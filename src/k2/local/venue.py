@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from k2.errors import StopError
+from k2.ingestion.venue import tls_of
 from k2.market import StreamKind
 from k2.settings import Settings
 
@@ -57,7 +58,7 @@ async def choose_venue(settings: Settings, *, wish: str, tape: Path | None) -> V
         # Another address of the same production ids is the same tape.
         name = "" if settings.environment == "production" else settings.environment
         return _venue(VenueKind.CONFIGURED, name, said, settings)
-    if wish == "binance" or (wish == "auto" and await _answers(settings.rest_urls[0])):
+    if wish == "binance" or (wish == "auto" and await _answers(settings)):
         return _venue(VenueKind.BINANCE, "", "Binance, live", settings)
     why = "Binance cannot be reached from here" if wish == "auto" else "as asked"
     said = f"the built-in exchange ({why}): INVENTED trades, in a lake and topics of their own"
@@ -91,12 +92,12 @@ def _lake_dir(settings: Settings, state_dir: Path, folder: str, *, real: bool) -
     return settings.lake_dir if folder == "lake" else settings.lake_dir / folder
 
 
-async def _answers(rest_url: str) -> bool:
+async def _answers(settings: Settings) -> bool:
     timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{rest_url}/api/v3/ping") as reply,
+            session.get(f"{settings.rest_urls[0]}/api/v3/ping", ssl=tls_of(settings)) as reply,
         ):
             return reply.status == 200
     except (TimeoutError, aiohttp.ClientError, OSError):

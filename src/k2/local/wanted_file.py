@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from k2.binance.rest import RestClient
 from k2.errors import RetryError, StopError
 from k2.ingestion.symbols_file import read_wanted, write_file
+from k2.ingestion.venue import rest_of
 from k2.local.venue import Venue, VenueKind
 from k2.market.wanted import parse_names
 from k2.settings import Settings, SettingsError
@@ -58,10 +58,7 @@ async def _require_listed(
     if not names:
         return
     try:
-        async with (
-            asyncio.timeout(LISTING_MAX_S),
-            RestClient(rest_urls, kind=settings.stream, share=settings.address_share) as rest,
-        ):
+        async with asyncio.timeout(LISTING_MAX_S), rest_of(settings, urls=rest_urls) as rest:
             listed = await rest.symbols(names)
     except (RetryError, TimeoutError):
         return

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from k2.errors import ReconcileError, RejectError, RetryError
-from k2.ingestion import backfill_order
+from k2.ingestion import backfill_order, venue
 from k2.ingestion.backfill_order import (
     Order,
     Progress,
@@ -152,7 +152,7 @@ def first_rest(room: Any, monkeypatch: pytest.MonkeyPatch) -> type[FirstRest]:
     class Rest(FirstRest):
         kinds: list[object] = []  # noqa: RUF012 - one list for each test
 
-    monkeypatch.setattr(backfill_order, "RestClient", Rest)
+    monkeypatch.setattr(venue, "RestClient", Rest)
     room.said = ShardRecord(identity(), record().position)
     return Rest
 
@@ -319,7 +319,7 @@ def test_a_date_becomes_the_first_id_since(room: Any, monkeypatch: pytest.Monkey
             asked.append((symbol, ts_us))
             return answers.pop(0)
 
-    monkeypatch.setattr(backfill_order, "RestClient", Rest)
+    monkeypatch.setattr(venue, "RestClient", Rest)
     room.said = ShardRecord(identity(), None)
     assert id_since(Settings(), X, moment("2026-01-01T00:00:00.000001")) == 77
     assert asked == [(X, 1_767_225_600_000_001)]

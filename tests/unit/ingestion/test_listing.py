@@ -4,7 +4,7 @@ from typing import Any, Self
 import pytest
 
 from k2.errors import StopError
-from k2.ingestion import listing
+from k2.ingestion import venue
 from k2.ingestion.listing import UnlistedError, how_to_mend, refuse_unlisted, refuse_unlisted_yet
 from k2.market import Symbol
 from k2.market.wanted import parse_lines
@@ -37,7 +37,7 @@ def ask_yet(monkeypatch: pytest.MonkeyPatch, rest: OpenedRest, text: str) -> Non
     def opened(*_where: Any, **_how: Any) -> OpenedRest:
         return rest
 
-    monkeypatch.setattr(listing, "RestClient", opened)
+    monkeypatch.setattr(venue, "RestClient", opened)
     rest.way_s = 0.0
     asyncio.run(refuse_unlisted_yet(Settings(), parse_lines(text)))
 

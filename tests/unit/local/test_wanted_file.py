@@ -1,4 +1,5 @@
 import asyncio
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -6,7 +7,6 @@ from typing import Any, Self
 import pytest
 
 from k2.errors import RetryError
-from k2.local import wanted_file
 from k2.local.venue import Venue, VenueKind
 from k2.local.wanted_file import keep_symbols
 from k2.market import Symbol
@@ -20,7 +20,10 @@ class ListingRest:
     away = False
     asked: list[list[str]]
 
-    def __init__(self, *_where: Any, **_how: Any) -> None: ...
+    opened: list[tuple[list[str], ssl.VerifyMode]]
+
+    def __init__(self, urls: Sequence[str], *, tls: ssl.SSLContext, **_how: Any) -> None:
+        self.opened.append((list(urls), tls.verify_mode))
 
     async def __aenter__(self) -> Self:
         return self
@@ -38,15 +41,20 @@ class ListingRest:
 def rest(monkeypatch: pytest.MonkeyPatch) -> type[ListingRest]:
     class Rest(ListingRest):
         asked: list[list[str]] = []  # noqa: RUF012 - one list for each test
+        opened: list[tuple[list[str], ssl.VerifyMode]] = []  # noqa: RUF012 - as above
 
-    monkeypatch.setattr(wanted_file, "RestClient", Rest)
+    monkeypatch.setattr("k2.ingestion.venue.RestClient", Rest)
     monkeypatch.delenv("BINANCE_SYMBOLS", raising=False)
     return Rest
 
 
-def keep(state_dir: Path, *symbols: str, given: bool, file: Path | None = None) -> Path:
+def keep(
+    state_dir: Path, *symbols: str, given: bool, file: Path | None = None, verify: bool = True
+) -> Path:
     venue = Venue(VenueKind.BUILT_IN, "t", state_dir / "lake-simulated", state_dir, "")
-    settings = Settings().model_copy(update={"state_dir": state_dir, "symbols_file": file})
+    settings = Settings().model_copy(
+        update={"state_dir": state_dir, "symbols_file": file, "tls_verify": verify}
+    )
     return asyncio.run(
         keep_symbols(venue, settings, symbols, rest_urls=["http://x"], symbols_given=given)
     )
@@ -95,6 +103,14 @@ def test_an_exchange_that_is_away_leaves_the_question_to_the_capture(
 ) -> None:
     rest.away = True
     assert keep(tmp_path, "NOSUCH", given=True).read_text() == "NOSUCH\n"
+
+
+def test_the_exchange_that_runs_beside_us_is_asked_and_believed_as_the_settings_say(
+    tmp_path: Path, rest: type[ListingRest]
+) -> None:
+    keep(tmp_path, "BTCUSDT", given=True)
+    keep(tmp_path, "ETHUSDT", given=True, verify=False)
+    assert rest.opened == [(["http://x"], ssl.CERT_REQUIRED), (["http://x"], ssl.CERT_NONE)]
 
 
 def test_an_operators_own_file_is_not_written(tmp_path: Path, rest: type[ListingRest]) -> None:
