@@ -1,5 +1,6 @@
 """Which checks there are, and what each looks at."""
 
+import ssl
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,8 +32,9 @@ from k2.doctor.topics_judgement import INTERNAL_TOPICS, judge_all_retention, jud
 from k2.doctor.transaction_look import open_transactions, try_transaction
 from k2.doctor.websocket_judgement import judge_stream
 from k2.doctor.websocket_look import look_at_stream
-from k2.errors import RetryError
+from k2.errors import RetryError, StopError
 from k2.ingestion.symbols_file import wanted_symbols
+from k2.ingestion.venue import tls_of
 from k2.kafka.lease import FALLBACK_SESSION_TIMEOUT_S, SESSION_TIMEOUT_S
 from k2.kafka.topics import TopicNames
 from k2.kafka.transaction import TRANSACTION_TIMEOUT_S
@@ -95,16 +97,12 @@ def _ws(settings: Settings) -> list[Check]:
 
 
 def _ws_look(settings: Settings, url: str, variable: str) -> Callable[[], Iterator[Finding]]:
-    def look() -> Iterator[Finding]:
-        found = None
-        for found in reached(url, setting=variable):
-            yield found
-            if found.level is Level.FAIL:
-                return
-        seen = look_at_stream(url, symbols=_some_symbols(settings), kind=settings.stream)
-        yield from judge_stream(place_of(url, setting=variable), seen)
+    def look(place: Place, tls: ssl.SSLContext) -> Iterator[Finding]:
+        symbols = _some_symbols(settings)
+        seen = look_at_stream(url, symbols=symbols, kind=settings.stream, tls=tls)
+        yield from judge_stream(place, seen)
 
-    return look
+    return _exchange_look(settings, url, variable, look)
 
 
 def _some_symbols(settings: Settings) -> list[str]:
@@ -115,23 +113,42 @@ def _some_symbols(settings: Settings) -> list[str]:
 
 def _rest(settings: Settings) -> list[Check]:
     return [
-        _check("rest", _host(url), _rest_look(url), spares="rest") for url in settings.rest_urls
+        _check("rest", _host(url), _rest_look(settings, url), spares="rest")
+        for url in settings.rest_urls
     ]
 
 
-def _rest_look(url: str) -> Callable[[], Iterator[Finding]]:
-    def look() -> Iterator[Finding]:
-        place = place_of(url, setting="BINANCE_REST_URL")
-        for found in reached(url, setting=place.setting):
+def _rest_look(settings: Settings, url: str) -> Callable[[], Iterator[Finding]]:
+    def look(place: Place, tls: ssl.SSLContext) -> Iterator[Finding]:
+        answers = judge_answer(place, ask_ping(url, tls=tls))
+        yield from answers
+        if all(one.level is not Level.FAIL for one in answers):
+            yield judge_clock(place, ask_clock(url, tls=tls))
+
+    return _exchange_look(settings, url, "BINANCE_REST_URL", look)
+
+
+def _exchange_look(
+    settings: Settings,
+    url: str,
+    variable: str,
+    look: Callable[[Place, ssl.SSLContext], Iterator[Finding]],
+) -> Callable[[], Iterator[Finding]]:
+    """Return a look at an address of the exchange that believes whom the services believe."""
+
+    def reach_and_look() -> Iterator[Finding]:
+        try:
+            tls = tls_of(settings)
+        except StopError as exc:
+            yield fail("certificates", str(exc), fix="a file of PEM certificates")
+            return
+        for found in reached(url, setting=variable, believed=tls):
             yield found
             if found.level is Level.FAIL:
                 return
-        answers = judge_answer(place, ask_ping(url))
-        yield from answers
-        if all(one.level is not Level.FAIL for one in answers):
-            yield judge_clock(place, ask_clock(url))
+        yield from look(place_of(url, setting=variable), tls)
 
-    return look
+    return reach_and_look
 
 
 def _kafka(settings: Settings, outage_s: float) -> list[Check]:

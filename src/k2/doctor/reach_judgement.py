@@ -12,6 +12,9 @@ _NOT_YET_VALID = 9
 _HOST_MISMATCH = (62, 64)
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 
+_CA_SETTINGS = {"SCHEMA_REGISTRY_URL": "SCHEMA_REGISTRY_CA_LOCATION"}
+"""By the setting that names the address; of all others it is the exchange's."""
+
 
 class Place(msgspec.Struct, frozen=True):
     """An address, and the setting that names it."""
@@ -38,6 +41,12 @@ class Certificate(msgspec.Struct, frozen=True):
     name: str
     issuer: str
     left_days: float
+    protocol: str
+
+
+class Unverified(msgspec.Struct, frozen=True):
+    """A certificate nobody looked at: the settings say so."""
+
     protocol: str
 
 
@@ -74,7 +83,7 @@ def judge_port(place: Place, seen: float | Unseen) -> Finding:
     return ok(check, f"connected in {duration_text(seen)}")
 
 
-def judge_certificate(place: Place, seen: Certificate | Refused | Unseen) -> Finding:
+def judge_certificate(place: Place, seen: Certificate | Unverified | Refused | Unseen) -> Finding:
     """Judge what the TLS handshake showed."""
     check = f"{place} TLS"
     match seen:
@@ -86,7 +95,16 @@ def judge_certificate(place: Place, seen: Certificate | Refused | Unseen) -> Fin
                 " or what intercepts the connection",
             )
         case Refused(code, reason):
-            return fail(check, f"the certificate is not believed: {reason}", fix=_remedy(code))
+            return fail(
+                check, f"the certificate is not believed: {reason}", fix=_remedy(place, code)
+            )
+        case Unverified(protocol):
+            return warn(
+                check,
+                f"{protocol}, certificate not verified (BINANCE_TLS_VERIFY=false): anybody on the "
+                "way can invent trades",
+                fix="name the authority's file in BINANCE_TLS_CA, and take BINANCE_TLS_VERIFY out",
+            )
         case Certificate():
             said = (
                 f"{seen.protocol}, certificate of {seen.name} by {seen.issuer}, "
@@ -99,7 +117,7 @@ def judge_certificate(place: Place, seen: Certificate | Refused | Unseen) -> Fin
             return ok(check, said)
 
 
-def _remedy(code: int) -> str:
+def _remedy(place: Place, code: int) -> str:
     if code in _HOST_MISMATCH:
         return "use the name the certificate is for; if it should be, something intercepts here"
     if code in (_EXPIRED, _NOT_YET_VALID):
@@ -107,6 +125,6 @@ def _remedy(code: int) -> str:
     if code in _UNKNOWN_ISSUER:
         return (
             "install ca-certificates; behind a proxy that re-signs TLS, name its CA file "
-            "in SSL_CERT_FILE"
+            f"in {_CA_SETTINGS.get(place.setting, 'BINANCE_TLS_CA')}"
         )
     return "compare with `openssl s_client -connect HOST:PORT -servername HOST`"

@@ -12,6 +12,7 @@ from k2.doctor.reach_judgement import (
     Names,
     Place,
     Refused,
+    Unverified,
     judge_certificate,
     judge_names,
     judge_port,
@@ -66,7 +67,7 @@ def connect(place: Place) -> float | Unseen:
 
 def shake_hands(
     place: Place, believed: ssl.SSLContext | None = None
-) -> Certificate | Refused | Unseen:
+) -> Certificate | Unverified | Refused | Unseen:
     """Verify the certificate as k2's own connections do; send nothing."""
     context = believed or ssl.create_default_context()
     try:
@@ -74,6 +75,8 @@ def shake_hands(
             socket.create_connection((place.host, place.port), CONNECT_TIMEOUT_S) as plain,
             context.wrap_socket(plain, server_hostname=place.host) as secure,
         ):
+            if context.verify_mode is ssl.CERT_NONE:
+                return Unverified(secure.version() or "")
             peer = secure.getpeercert() or {}
             return Certificate(
                 name=_named(peer.get("subject"), "commonName") or place.host,

@@ -15,9 +15,9 @@ SAMPLES = 5
 _MICROSECOND = {"X-MBX-TIME-UNIT": "MICROSECOND"}
 
 
-def ask_ping(url: str) -> Answer | Unseen:
-    """Ask ``/api/v3/ping``: weight 1."""
-    connection = _open(url)
+def ask_ping(url: str, *, tls: ssl.SSLContext | None = None) -> Answer | Unseen:
+    """Ask ``/api/v3/ping``: weight 1. Without ``tls`` the system's authorities count."""
+    connection = _open(url, tls)
     try:
         began_s = time.monotonic()
         connection.request("GET", _path(url, "ping"))
@@ -37,9 +37,9 @@ def ask_ping(url: str) -> Answer | Unseen:
         connection.close()
 
 
-def ask_clock(url: str) -> ClockOffset | Unseen:
+def ask_clock(url: str, *, tls: ssl.SSLContext | None = None) -> ClockOffset | Unseen:
     """Ask ``/api/v3/time`` some times over one connection: weight 1 each."""
-    connection = _open(url)
+    connection = _open(url, tls)
     try:
         # The first round trip opens the connection, and is no measure of anything.
         samples = [_sample(connection, url) for _ in range(SAMPLES + 1)][1:]
@@ -68,12 +68,12 @@ def _unix_s(stamp: int) -> float:
     return stamp / 1e6 if stamp > 10**14 else stamp / 1e3
 
 
-def _open(url: str) -> HTTPConnection:
+def _open(url: str, tls: ssl.SSLContext | None) -> HTTPConnection:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
         return HTTPSConnection(
-            host, parts.port, timeout=TIMEOUT_S, context=ssl.create_default_context()
+            host, parts.port, timeout=TIMEOUT_S, context=tls or ssl.create_default_context()
         )
     return HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
 

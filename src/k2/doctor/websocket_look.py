@@ -1,6 +1,7 @@
 """The shell that opens a stream, pings it, subscribes and waits for a trade."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
 
@@ -20,14 +21,19 @@ SYMBOLS_MAX = 20
 
 
 def look_at_stream(
-    url: str, *, symbols: Sequence[str], kind: StreamKind, wait_s: float = WAIT_S
+    url: str,
+    *,
+    symbols: Sequence[str],
+    kind: StreamKind,
+    tls: ssl.SSLContext | None = None,
+    wait_s: float = WAIT_S,
 ) -> StreamSeen | Unseen:
     """Open one connection, use it for ``wait_s`` at most, close it; blocking.
 
     It counts as one of the address's 300 connection attempts in 5 minutes, and sends two of the
-    5 frames a second.
+    5 frames a second. Without ``tls`` the system's authorities count.
     """
-    return asyncio.run(_look(url, symbols=symbols, kind=kind, wait_s=wait_s))
+    return asyncio.run(_look(url, symbols=symbols, kind=kind, tls=tls, wait_s=wait_s))
 
 
 class _Heard:
@@ -80,12 +86,17 @@ class _Heard:
 
 
 async def _look(
-    url: str, *, symbols: Sequence[str], kind: StreamKind, wait_s: float
+    url: str,
+    *,
+    symbols: Sequence[str],
+    kind: StreamKind,
+    tls: ssl.SSLContext | None,
+    wait_s: float,
 ) -> StreamSeen | Unseen:
     heard = _Heard(kind)
     began_s = time.monotonic()
     try:
-        socket = await connect(url, heard)
+        socket = await connect(url, heard, tls=tls)
     except RetryError as exc:
         # The line names host and port already; the address itself may hold a password.
         return Unseen(str(exc).removeprefix(f"{url.partition('?')[0]}: "))

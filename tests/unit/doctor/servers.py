@@ -5,8 +5,13 @@ import datetime as dt
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -132,6 +137,26 @@ def tls_port(context: ssl.SSLContext) -> Iterator[int]:
         yield int(listener.getsockname()[1])
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(10)
+
+
+@asynccontextmanager
+async def encrypted(context: ssl.SSLContext, port: int) -> AsyncIterator[int]:
+    """Speak TLS before a port that does not; yield the port that does."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        plain_reader, plain_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, plain_writer), copy(plain_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    yield int(server.sockets[0].getsockname()[1])
+    server.close()
 
 
 def _named(text: str) -> x509.Name:

@@ -87,7 +87,7 @@ def test_a_certificate_by_an_unknown_authority_fails(
     with tls_port(authority.context("127.0.0.1")) as port:
         found = _at(port, tls=True)[-1]
     assert found.level is Level.FAIL
-    assert "SSL_CERT_FILE" in found.fix
+    assert "CA file in BINANCE_TLS_CA" in found.fix
 
 
 @pytest.fixture
@@ -135,6 +135,11 @@ def test_each_reason_to_disbelieve_has_its_own_remedy(code: int, word: str) -> N
     found = judge_certificate(Place("h", 443, SETTING), Refused(code, "why"))
     assert found.level is Level.FAIL
     assert word in found.fix
+
+
+def test_of_a_registry_it_is_the_registrys_file_that_names_an_authority() -> None:
+    found = judge_certificate(Place("h", 443, "SCHEMA_REGISTRY_URL"), Refused(19, "self-signed"))
+    assert "CA file in SCHEMA_REGISTRY_CA_LOCATION" in found.fix
 
 
 def test_seven_days_are_enough_and_less_is_not() -> None:
