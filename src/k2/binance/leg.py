@@ -164,11 +164,19 @@ class Leg:
         )
         self.attempt += 1
 
-    def rotate(self, reason: str, now_s: float) -> None:
-        """Replace the current connection as soon as a newcomer can take its place."""
-        if self.current is not None and self.newcomer is None and now_s < self._rotate_at_s:
-            self._rotate_at_s = now_s
-            self._rotate_reason = reason
+    def rotate(self, reason: str, now_s: float) -> bool:
+        """Replace the current connection as soon as a newcomer can take its place.
+
+        Returns:
+            False if there is none to replace, or it is being replaced already.
+        """
+        if self.stopped or self.current is None or self.newcomer is not None:
+            return False
+        if now_s >= self._rotate_at_s:
+            return False
+        self._rotate_at_s = now_s
+        self._rotate_reason = reason
+        return True
 
     def carry(self, symbols: Iterable[str], now_s: float) -> list[LegAction]:
         """Carry these symbols from now on."""

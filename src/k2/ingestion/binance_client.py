@@ -42,6 +42,10 @@ app = App(
         "  k2 stream --symbols BTCUSDT ETHUSDT BNBUSDT\n\n"
         "  k2 stream --symbols BTCUSDT --stream trade --kafka-bootstrap localhost:9092\n\n"
         "Every flag has an environment variable; `--print-config` shows them all.\n\n"
+        "Signals: SIGTERM or Ctrl-C ends it, after a hand-over; a second one at once. SIGUSR1 "
+        "makes an observer auto, SIGUSR2 makes auto an observer. SIGHUP replaces the connection of "
+        "every leg, make before break; to a process in a terminal it says that the terminal is "
+        "gone, and ends it.\n\n"
         "Exit codes: 0 clean, 1 failed, 2 configuration (or a symbol the exchange does not list), "
         "3 stopped before Kafka had everything "
         "(heals at the next start), 4 a dependency is absent and --fail-fast was given."
@@ -71,7 +75,7 @@ def stream(
         stream: aggTrade or trade (BINANCE_STREAM).
         legs: Connections every symbol arrives on at once, 2 or 1 (BINANCE_LEGS).
         role: auto (writer or hot standby, as the lease says) or observer, which never writes
-            (K2_ROLE). SIGUSR1 makes an observer auto, SIGUSR2 makes auto an observer.
+            (K2_ROLE).
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         log_level: DEBUG, INFO, WARNING or ERROR (K2_LOG_LEVEL).

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 import ssl
 from contextlib import AsyncExitStack
@@ -11,7 +10,6 @@ from functools import partial
 from confluent_kafka.admin import AdminClient
 
 from k2.binance.rest import RestClient
-from k2.binance.tls import venue_tls
 from k2.binance.websocket import connect
 from k2.ingestion.admission import Prepared, prepare
 from k2.ingestion.capture import Capture
@@ -28,7 +26,9 @@ from k2.ingestion.membership import Wish
 from k2.ingestion.memory_trail import MemoryTrail
 from k2.ingestion.ports import Ports
 from k2.ingestion.process_figures import show_build, show_memory
+from k2.ingestion.signals import Signals
 from k2.ingestion.supervision import ExitCode, beside
+from k2.ingestion.venue import rest_of, tls_of
 from k2.ingestion.workers import ThreadWorker
 from k2.kafka.admin import KafkaAdmin
 from k2.kafka.clients import LIBRARY
@@ -56,8 +56,8 @@ async def run_capture(
         shards=settings.shards,
     )
     show_build(settings.color)
-    roles = _Roles(Wish(settings.role))
-    tls = venue_tls(ca=settings.tls_ca, verify=settings.tls_verify)
+    signals = Signals(Wish(settings.role), host=MACHINE)
+    tls = tls_of(settings)
     async with AsyncExitStack() as stack:
         if settings.metrics_port:
             runner = await metrics.serve_metrics(
@@ -75,11 +75,7 @@ async def run_capture(
             await asyncio.gather(preparing, return_exceptions=True)
             return ExitCode.CLEAN
         prepared = preparing.result()
-        rest = await stack.enter_async_context(
-            RestClient(
-                settings.rest_urls, kind=settings.stream, share=settings.address_share, tls=tls
-            )
-        )
+        rest = await stack.enter_async_context(rest_of(settings, tls=tls))
         client_id = f"k2-{socket.gethostname()}-{os.getpid()}"
         dead_letters = open_dead_letters(settings, connection_id=client_id)
         stack.push_async_callback(asyncio.to_thread, dead_letters.close)
@@ -98,7 +94,7 @@ async def run_capture(
         stack.callback(metrics.capture.before_scrape(figures.measure))
         await stack.enter_async_context(beside(ClockWatch(rest.clock, found=status.clock_is).run()))
         status.tell_of(capture)
-        roles.rule(capture)
+        signals.rule(capture)
         return await capture.run(stop, fail_fast=fail_fast)
 
 
@@ -169,25 +165,3 @@ async def _status(
         )
         stack.push_async_callback(runner.cleanup)
     return status
-
-
-class _Roles:
-    """SIGUSR1 and SIGUSR2, obeyed from the start: by default they would end the process."""
-
-    def __init__(self, wish: Wish) -> None:
-        self._wish = wish
-        self._capture: Capture | None = None
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR1, self._become, Wish.AUTO)
-        loop.add_signal_handler(signal.SIGUSR2, self._become, Wish.OBSERVER)
-
-    def rule(self, capture: Capture) -> None:
-        """Pass on what was asked for so far, and from now on."""
-        self._capture = capture
-        if capture.membership.wish is not self._wish:
-            capture.membership.become(self._wish)
-
-    def _become(self, wish: Wish) -> None:
-        self._wish = wish
-        if self._capture is not None:
-            self._capture.membership.become(wish)

@@ -263,6 +263,24 @@ def test_a_newcomer_that_fails_leaves_the_old_one_alone_and_is_tried_again() -> 
     assert world.replaced == [Replaced(MANUAL, overlapped=True)]
 
 
+def test_who_asks_for_a_rotation_is_told_whether_it_begins() -> None:
+    world = _world()
+    assert not world.leg.rotate(MANUAL, world.now_s), "there is nothing to replace yet"
+    world = _live_world()
+    assert world.leg.rotate(MANUAL, world.now_s)
+    assert not world.leg.rotate(SCHEDULED, world.now_s), "one was asked for"
+    world.tick()
+    world.now_s += 1
+    assert not world.leg.rotate(SCHEDULED, world.now_s), "one is under way"
+    world.make_live(world.opening[0])
+    world.run(OVERLAP_LOOK_S)
+    assert world.replaced == [Replaced(MANUAL, overlapped=True)]
+    assert world.leg.rotate(MANUAL, world.now_s), "that one is over"
+    world = _live_world()
+    world.leg.stop(world.now_s)
+    assert not world.leg.rotate(MANUAL, world.now_s), "the leg ends"
+
+
 def test_a_newcomer_that_is_open_takes_over_from_one_that_dies() -> None:
     world = _live_world(age_s=1000.0)
     world.leg.rotate(MANUAL, world.now_s)
