@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -112,8 +112,8 @@ class Room:
     processes: list[Process] = field(default_factory=list)
     exchange_url: str = ""
     extra: dict[str, str] = field(default_factory=dict)
-    poison: bytes = b"not Avro"
-    """A value a test put into the topic by hand."""
+    poison: Collection[bytes] = (b"not Avro",)
+    """Values a test put into the topic by hand; empty for a tombstone."""
     measured: bool = False
     """Whether services started from now on serve metrics and health, on ports of their own."""
 
@@ -326,13 +326,15 @@ class Room:
         return max(b - a for a, b in pairwise(recent))
 
 
-def read_topic(bootstrap: str, topic: str, *, poison: bytes) -> dict[str, list[dict[str, Any]]]:
+def read_topic(
+    bootstrap: str, topic: str, *, poison: Collection[bytes]
+) -> dict[str, list[dict[str, Any]]]:
     """Read a topic with ``read_committed``; decode all but ``poison`` with fastavro."""
     schema_file = Path(__file__).parents[2] / "src" / "k2" / "kafka" / "trade_v2.avsc"
     schema = fastavro.parse_schema(json.loads(schema_file.read_text(encoding="utf-8")))
     found: dict[str, list[dict[str, Any]]] = {}
     for value in read_values(bootstrap, topic):
-        if value == poison:
+        if value in poison:
             continue
         record = _decode(value[5:], schema)
         found.setdefault(record["symbol"], []).append(record)

@@ -31,7 +31,7 @@ def test_the_runbooks_test_message_costs_a_letter_and_nothing_else(room: Room) -
     room.stream()
     archive = room.archive()
     room.wait_until_archiving()
-    room.poison = POISON
+    room.poison = (POISON,)
     offset = send(room, POISON)
     letter = wait_for(lambda: next(iter(letters_on_disk(room)), None), what="the letter on disk")
     assert letter["original_message"] == {"_raw": POISON.decode()}

@@ -4,12 +4,18 @@ Nothing is installed here, and nothing is skipped: a missing program fails and n
 """
 
 import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from integration.conftest import room, stack
+from integration.conftest import recording, room, stack
+from system.ups import Up
 
-__all__ = ["program", "room", "stack"]
+__all__ = ["StartUp", "program", "recording", "room", "stack", "start_up"]
+
+StartUp = Callable[..., Up]
+"""Starts a ``k2 up`` with the arguments of ``Up``; it is ended, and deleted, with the test."""
 
 PACKAGES = {
     "prometheus": "prometheus",
@@ -32,3 +38,20 @@ def program(name: str) -> str:
             pytrace=False,
         )
     return found
+
+
+@pytest.fixture
+def start_up() -> Iterator[StartUp]:
+    """Start ``k2 up``; nothing of it is left when the test has ended."""
+    ups: list[Up] = []
+
+    def start(*arguments: Any, **named: Any) -> Up:
+        ups.append(Up(*arguments, **named))
+        return ups[-1]
+
+    yield start
+    for up in ups:
+        if up.popen.poll() is None:
+            up.popen.kill()
+            up.popen.wait()
+        up.k2("down", "--delete")

@@ -5,35 +5,21 @@ import re
 import signal
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from integration.harness import wait_for
-from integration.test_up import Up
-from system.conftest import program
+from system.conftest import StartUp, program
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def started() -> Iterator[list[Up]]:
-    ups: list[Up] = []
-    yield ups
-    for up in ups:
-        if up.popen.poll() is None:
-            up.popen.kill()
-            up.popen.wait()
-        up.k2("down", "--delete")
-
-
 def test_prometheus_answers_the_runbooks_query_and_ends_with_k2_up(
-    tmp_path: Path, started: list[Up]
+    tmp_path: Path, start_up: StartUp
 ) -> None:
     program("prometheus")
-    up = Up(tmp_path / "state", "--observe")
-    started.append(up)
+    up = start_up(tmp_path / "state", "--observe")
     up.wait_until_said("first new rows are in the lake")
     found = re.search(r"Prometheus: (http://localhost:\d+)$", up.said(), re.MULTILINE)
     assert found, up.said()
@@ -57,11 +43,10 @@ def test_prometheus_answers_the_runbooks_query_and_ends_with_k2_up(
 
 
 def test_without_prometheus_it_says_so_and_goes_on(
-    tmp_path: Path, started: list[Up], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start_up: StartUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    up = Up(tmp_path / "state", "--observe")
-    started.append(up)
+    up = start_up(tmp_path / "state", "--observe")
     up.wait_until_said("first new rows are in the lake")
     assert "Prometheus is not installed" in up.said()
     up.popen.send_signal(signal.SIGINT)

@@ -16,15 +16,15 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
 from integration.harness import Room, wait_for
-from integration.secure_broker import USER, SecureBroker, secure_broker
-from integration.secure_registry import secure_registry
-from integration.token_issuer import token_issuer
 from k2.kafka.admin import KafkaAdmin
 from k2.kafka.connection import KafkaConnection
 from k2.local.background import BackgroundStack
 from k2.local.ports import pick_free
 from k2.local.stack import prepare
 from k2.settings_security import SECRETS, SecuritySettings, kafka_connection, variable
+from system.secure_broker import USER, SecureBroker, secure_broker
+from system.secure_registry import secure_registry
+from system.token_issuer import token_issuer
 
 pytestmark = pytest.mark.integration
 

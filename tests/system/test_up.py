@@ -1,110 +1,30 @@
 """``k2 up`` as a user has it: started, watched, interrupted, killed, started again."""
 
-import contextlib
 import gzip
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # ships no type information
 import pytest
 
 from integration.harness import wait_for
+from system.conftest import StartUp
+from system.ups import START_MAX_S
 
 pytestmark = pytest.mark.integration
 
 STOP_MAX_S = 10.0
-START_MAX_S = 60.0
-
-
-class Up:
-    """One ``k2 up`` in a state directory."""
-
-    def __init__(self, state_dir: Path, *flags: str, ports: str = "auto") -> None:
-        self.state_dir = state_dir
-        self.output = state_dir.with_name(f"{state_dir.name}-{time.monotonic_ns()}.out")
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("K2_", "BINANCE_", "KAFKA_", "SCHEMA_"))
-        }
-        self.environ = {
-            **kept,
-            "K2_DLQ_DIR": str(state_dir / "dlq"),
-            "K2_STATE_DIR": str(state_dir),
-        }
-        with self.output.open("ab") as output:
-            self.popen = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "k2", "up", "--exchange", "built-in"),
-                    *("--ports", ports, *flags),
-                ],
-                env=self.environ,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def said(self) -> str:
-        return self.output.read_text(encoding="utf-8", errors="replace")
-
-    def wait_until_said(self, words: str) -> None:
-        wait_for(
-            lambda: words in self.said() or self.popen.poll() is not None,
-            what=f"k2 up to say {words!r}",
-            deadline_s=START_MAX_S,
-        )
-        assert words in self.said(), self.said()
-
-    def k2(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "k2", *words],
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def children(self) -> list[psutil.Process]:
-        found: list[psutil.Process] = psutil.Process(self.popen.pid).children(recursive=True)
-        return found
-
-    def pid_of(self, word: str) -> int | None:
-        """Return the child whose command line holds a word, if it runs."""
-        for child in self.children():
-            with contextlib.suppress(psutil.Error):
-                if word in " ".join(child.cmdline()):
-                    return int(child.pid)
-        return None
-
-    def pid_after(self, word: str, old: int) -> bool:
-        return self.pid_of(word) not in (None, old)
-
-
-@pytest.fixture
-def started() -> Iterator[list[Up]]:
-    ups: list[Up] = []
-    yield ups
-    for up in ups:
-        if up.popen.poll() is None:
-            up.popen.kill()
-            up.popen.wait()
-        up.k2("down", "--delete")
 
 
 def test_ctrl_c_stops_everything_in_order_and_ends_with_the_verdict(
-    tmp_path: Path, started: list[Up]
+    tmp_path: Path, start_up: StartUp
 ) -> None:
-    up = Up(tmp_path / "state")
-    started.append(up)
+    up = start_up(tmp_path / "state")
     up.wait_until_said("first new rows are in the lake")
     assert "INVENTED trades" in up.said()
     children = up.children()
@@ -121,9 +41,8 @@ def test_ctrl_c_stops_everything_in_order_and_ends_with_the_verdict(
     assert json.loads(last)["event"] == "Shutdown complete"
 
 
-def test_reading_commands_find_what_k2_up_runs(tmp_path: Path, started: list[Up]) -> None:
-    up = Up(tmp_path / "state")
-    started.append(up)
+def test_reading_commands_find_what_k2_up_runs(tmp_path: Path, start_up: StartUp) -> None:
+    up = start_up(tmp_path / "state")
     up.wait_until_said("first new rows are in the lake")
     proof = json.loads(up.k2("verify", "--json").stdout)
     assert {one["symbol"] for one in proof["symbols"]} <= {"BTCUSDT", "ETHUSDT", "BNBUSDT"}
@@ -142,10 +61,9 @@ def test_reading_commands_find_what_k2_up_runs(tmp_path: Path, started: list[Up]
 
 
 def test_a_killed_k2_up_leaves_nothing_and_the_next_one_goes_on(
-    tmp_path: Path, started: list[Up]
+    tmp_path: Path, start_up: StartUp
 ) -> None:
-    up = Up(tmp_path / "state")
-    started.append(up)
+    up = start_up(tmp_path / "state")
     up.wait_until_said("first new rows are in the lake")
     # A service that does not hear its parent die is what the next start has to find.
     children = up.children()
@@ -153,17 +71,15 @@ def test_a_killed_k2_up_leaves_nothing_and_the_next_one_goes_on(
     stream.suspend()
     up.popen.kill()
     up.popen.wait()
-    again = Up(tmp_path / "state", "--for", "8s")
-    started.append(again)
+    again = start_up(tmp_path / "state", "--for", "8s")
     assert again.popen.wait(60) == 0, again.said()
     assert "left running by an earlier k2" in again.said()
     assert again.said().strip().splitlines()[-1].startswith("complete: ")
     assert not stream.is_running()
 
 
-def test_a_service_that_is_killed_is_started_again(tmp_path: Path, started: list[Up]) -> None:
-    up = Up(tmp_path / "state")
-    started.append(up)
+def test_a_service_that_is_killed_is_started_again(tmp_path: Path, start_up: StartUp) -> None:
+    up = start_up(tmp_path / "state")
     up.wait_until_said("first new rows are in the lake")
     for word in ("binance_client", "archive", "kafka.Kafka", "apicurio-registry", "exchange"):
         victim = up.pid_of(word)
@@ -177,11 +93,10 @@ def test_a_service_that_is_killed_is_started_again(tmp_path: Path, started: list
 
 
 def test_a_symbol_the_exchange_does_not_list_ends_k2_up_and_leaves_no_trace(
-    tmp_path: Path, started: list[Up]
+    tmp_path: Path, start_up: StartUp
 ) -> None:
     state_dir = tmp_path / "state"
-    up = Up(state_dir, "--symbols", "BTCUSDT", "NOSUCH")
-    started.append(up)
+    up = start_up(state_dir, "--symbols", "BTCUSDT", "NOSUCH")
     assert up.popen.wait(START_MAX_S) == 2
     assert up.said().strip().splitlines()[-1] == (
         "k2 up: the exchange does not list NOSUCH, named by --symbols; leave NOSUCH out there. "
@@ -192,30 +107,26 @@ def test_a_symbol_the_exchange_does_not_list_ends_k2_up_and_leaves_no_trace(
     assert not (state_dir / "k2.env").exists()
     # A file somebody wrote by hand: the capture refuses it, and tells what mends it.
     file.write_text("BTCUSDT\nNOSUCH\n")
-    refused = Up(state_dir)
-    started.append(refused)
+    refused = start_up(state_dir)
     assert refused.popen.wait(START_MAX_S) == 2
     last = refused.said().strip().splitlines()[-1]
     assert "does not list NOSUCH" in last
     command = f"symbols remove NOSUCH --file {file}"
     assert f"`k2 {command}`" in last
     assert up.k2(*command.split()).returncode == 0
-    mended = Up(state_dir, "--for", "6s")
-    started.append(mended)
+    mended = start_up(state_dir, "--for", "6s")
     assert mended.popen.wait(START_MAX_S) == 0, mended.said()
     assert mended.said().strip().splitlines()[-1].startswith("complete: ")
 
 
 def test_down_with_delete_leaves_nothing_of_what_a_run_made(
-    tmp_path: Path, started: list[Up]
+    tmp_path: Path, start_up: StartUp
 ) -> None:
-    up = Up(tmp_path / "state", "--symbols", "BTCUSDT")
-    started.append(up)
+    up = start_up(tmp_path / "state", "--symbols", "BTCUSDT")
     up.wait_until_said("first new rows are in the lake")
     running = up.k2("down", "--delete")
     assert (running.returncode, "end it with Ctrl-C" in running.stderr) == (1, True)
-    second = Up(tmp_path / "state", ports="fixed")
-    started.append(second)
+    second = start_up(tmp_path / "state", ports="fixed")
     assert second.popen.wait(START_MAX_S) == 1
     assert f"another k2 (process {up.popen.pid}) runs on" in second.said()
     up.popen.send_signal(signal.SIGINT)
@@ -228,14 +139,13 @@ def test_down_with_delete_leaves_nothing_of_what_a_run_made(
 
 
 def test_a_port_in_use_is_one_line_naming_the_holder_and_the_flag(
-    tmp_path: Path, started: list[Up]
+    tmp_path: Path, start_up: StartUp
 ) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
         port = held.getsockname()[1]
-        up = Up(tmp_path / "state", "--stack-only", "--kafka-port", str(port), ports="fixed")
-        started.append(up)
+        up = start_up(tmp_path / "state", "--stack-only", "--kafka-port", str(port), ports="fixed")
         assert up.popen.wait(30) == 1
     lines = up.said().strip().splitlines()
     assert len(lines) == 1
@@ -244,13 +154,12 @@ def test_a_port_in_use_is_one_line_naming_the_holder_and_the_flag(
 
 
 def test_a_recording_is_recorded_to_the_last_digit(
-    tmp_path: Path, started: list[Up], recording: Path
+    tmp_path: Path, start_up: StartUp, recording: Path
 ) -> None:
-    up = Up(
+    up = start_up(
         tmp_path / "state",
         *("--tape", str(recording), "--stream", "trade", "--speed", "20", "--for", "26s"),
     )
-    started.append(up)
     assert up.popen.wait(120) == 0, up.said()
     assert "complete: 9,757 ids, 0 duplicates, 0 declared" in up.said()
     proof = json.loads(up.k2("verify", "--json").stdout)["symbols"][0]
