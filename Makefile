@@ -34,8 +34,8 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp requirements/dev.txt
 	@touch $@
 
 .PHONY: test
-test: $(VENV)/.dev-stamp ## run all tests: unit, then integration on a real Kafka
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev-stamp ## run unit, simulation and integration tests, these on a real Kafka; two side by side, with ARGS one
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
 .PHONY: test-system
 test-system: $(VENV)/.dev-stamp ## install Debian's Prometheus, Alertmanager, Chromium, logrotate, jq; run what needs them, and the longer tests
