@@ -1,13 +1,9 @@
-"""``k2 archive``: the archive service, Kafka to Iceberg, each record's row once.
-
-Three topics, two tables: what was declared goes to ``gaps``; trades, late trades and the past go to
-``trades``.
-"""
+"""``k2 archive``: the archive service, Kafka to Iceberg, each record's row once."""
 
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -18,9 +14,9 @@ from confluent_kafka.admin import AdminClient
 from cyclopts import App, Parameter
 
 from k2 import __version__
-from k2.errors import K2Error, RetryError
-from k2.ingestion.archive_figures import ArchiveFigures, Declared
+from k2.errors import K2Error
 from k2.ingestion.archive_status import ArchiveStatus
+from k2.ingestion.archive_tables import open_archives, trade_decoder
 from k2.ingestion.dlq_judging import ARCHIVE
 from k2.ingestion.dlq_opening import open_dead_letters
 from k2.ingestion.health_pages import health_pages
@@ -38,12 +34,8 @@ from k2.ingestion.supervision import (
 )
 from k2.ingestion.topic_archive import CONSUMER_GROUP, TopicArchive
 from k2.kafka.admin import KafkaAdmin
-from k2.kafka.encoding import SCHEMA_TEXT
-from k2.kafka.topics import TopicFacts, TopicNames, topic_facts
-from k2.lake.commit_plan import Source
-from k2.lake.decoding import GapDecoder, TradeDecoder
-from k2.lake.tables import open_catalog
-from k2.lake.writer import TableWriter
+from k2.kafka.topics import TopicNames, topic_facts
+from k2.lake.commit_threads import commit_on_one_thread
 from k2.observability import metrics
 from k2.observability.http import serve_pages
 from k2.observability.logging import configure_logging
@@ -111,6 +103,7 @@ def archive(
 
 async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> ExitCode:
     stop = stop_on_signals()
+    commit_on_one_thread()
     names = TopicNames.of(settings.topic_prefix)
     metrics.begin_archive(
         tables=("gaps", "trades"),
@@ -130,7 +123,7 @@ async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> Exit
             admin = KafkaAdmin(settings.kafka)
             status = await _status(settings, admin, stop, stack)
             await _archive_until(
-                stop, settings, admin, status, from_first=from_first, fail_fast=fail_fast
+                stop, settings, admin, status, stack, from_first=from_first, fail_fast=fail_fast
             )
     except UnavailableError as exc:
         _log.error("archive_stopped", reason=str(exc))
@@ -168,100 +161,32 @@ async def _archive_until(
     settings: Settings,
     admin: AdminClient,
     status: ArchiveStatus,
+    stack: AsyncExitStack,
     *,
     from_first: bool,
     fail_fast: bool,
 ) -> None:
-    names = TopicNames.of(settings.topic_prefix)
-    registry = settings.registry
     dead_letters = open_dead_letters(settings, connection_id=ARCHIVE)
-
-    def known_schema(schema_id: int) -> str | None:
-        text = registry.schema_text(schema_id)
-        if text is None and registry.latest(names.subject) is None:
-            # An emptied or wrong registry must not turn good trades into dead letters.
-            raise RetryError(
-                f"the registry at {registry.url} knows no schema of {names.subject}: is it the "
-                "right one? `k2 schema register` registers ours"
-            )
-        return text
+    stack.push_async_callback(asyncio.to_thread, dead_letters.close)
+    decoder = trade_decoder(settings)
 
     async def prepare() -> list[TopicArchive]:
+        names = TopicNames.of(settings.topic_prefix)
         facts = await until_it_works(
             f"Kafka at {settings.kafka_bootstrap}",
             lambda: asyncio.to_thread(topic_facts, admin, names),
             fail_fast=fail_fast,
         )
-        return await until_it_works(
-            "the lake", lambda: asyncio.to_thread(open_tables, facts), fail_fast=fail_fast
+        opened = partial(
+            open_archives, settings, facts, decoder, dead_letters, from_first=from_first
         )
-
-    decoder = TradeDecoder(known_schema, reader_schema_text=SCHEMA_TEXT)
+        return await until_it_works(
+            "the lake", lambda: asyncio.to_thread(opened), fail_fast=fail_fast
+        )
 
     def show_schemas() -> None:
         metrics.serializer_cache_size.labels(metrics.CONSUMER).set(decoder.schemas)
         metrics.serializer_cache_evictions.labels(metrics.CONSUMER).set(decoder.evictions)
-
-    def open_tables(facts: Mapping[str, TopicFacts]) -> list[TopicArchive]:
-        catalog = open_catalog(lake_dir=settings.lake_path, catalog_name=settings.lake_catalog)
-
-        def named(topic: str) -> str:
-            return f"{topic}@{facts[topic].topic_id}"
-
-        gaps = TableWriter(
-            catalog,
-            "gaps",
-            GapDecoder(),
-            topics={Source.MAIN: named(names.gaps)},
-            from_first=from_first,
-        )
-        trades = TableWriter(
-            catalog,
-            "trades",
-            decoder,
-            topics={Source.MAIN: named(names.trades), Source.REPAIRS: named(names.repairs)},
-            from_first=from_first,
-        )
-        partitions = facts[names.trades].partitions
-        declared = Declared(gaps.rows())
-
-        def figures(
-            writer: TableWriter, topic: str, source: Source = Source.MAIN
-        ) -> ArchiveFigures:
-            return ArchiveFigures(
-                writer, declared, topic=topic, group=CONSUMER_GROUP, source=source
-            )
-
-        # Gaps first: a declared id must never look missing for want of its declaration.
-        return [
-            TopicArchive(
-                settings,
-                names.gaps,
-                gaps,
-                figures=figures(gaps, names.gaps),
-                dead_letters=dead_letters,
-                partitions=partitions,
-            ),
-            TopicArchive(
-                settings,
-                names.trades,
-                trades,
-                figures=figures(trades, names.trades),
-                dead_letters=dead_letters,
-                partitions=partitions,
-            ),
-            TopicArchive(
-                settings,
-                names.repairs,
-                trades,
-                figures=figures(trades, names.repairs, Source.REPAIRS),
-                dead_letters=dead_letters,
-                partitions=partitions,
-                source=Source.REPAIRS,
-                # Half a page of the past would be a hole below the tape for as long as that.
-                torn_from_rows=settings.flush_rows,
-            ),
-        ]
 
     preparing = asyncio.create_task(prepare())
     stopping = asyncio.create_task(stop.wait())
@@ -269,21 +194,17 @@ async def _archive_until(
     stopping.cancel()
     if not preparing.done():
         preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
         return
     archives = preparing.result()
+    for one in archives:
+        stack.push_async_callback(asyncio.to_thread, one.close)
+    for show in (show_schemas, *(one.show_age for one in archives)):
+        stack.callback(metrics.archive.before_scrape(show))
     status.started = True
-    showing = [show_schemas, *(one.show_age for one in archives)]
-    end_showing = [metrics.archive.before_scrape(show) for show in showing]
-    try:
-        while not stop.is_set():
-            await asyncio.to_thread(_turn, archives)
-        await asyncio.to_thread(_drain, archives)
-    finally:
-        for one in archives:
-            await asyncio.to_thread(one.close)
-        await asyncio.to_thread(dead_letters.close)
-        for end in end_showing:
-            end()
+    while not stop.is_set():
+        await asyncio.to_thread(_turn, archives)
+    await asyncio.to_thread(_drain, archives)
 
 
 def _turn(archives: Sequence[TopicArchive]) -> None:

@@ -1,8 +1,13 @@
+import asyncio
 from typing import Any
 
 import pytest
+from pyiceberg.utils.concurrent import ExecutorFactory
 
+from k2.errors import RetryError
 from k2.ingestion import archive
+from k2.ingestion.supervision import ExitCode
+from k2.settings import Settings
 
 
 class FakeTopic:
@@ -34,3 +39,81 @@ def test_gaps_are_polled_last_so_that_no_declaration_is_behind_what_it_explains(
     topics: Any = [FakeTopic(name, told, taken=True) for name in NAMES]
     assert archive._poll(topics) == 3
     assert told == ["repairs", "trades", "gaps"]
+
+
+class Letters:
+    """Dead letters that say when they were closed."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def close(self) -> None:
+        self.told.append("dead letters closed")
+
+
+def _away(*_args: Any) -> Any:
+    raise RetryError("nobody answers")
+
+
+@pytest.fixture
+def letters(monkeypatch: pytest.MonkeyPatch) -> Letters:
+    """Return the dead letters of an archive that reaches no Kafka."""
+
+    async def status(*_args: Any) -> Any:
+        return None
+
+    monkeypatch.setenv("PYICEBERG_MAX_WORKERS", "")
+    monkeypatch.delenv("PYICEBERG_MAX_WORKERS")
+    letters = Letters()
+    monkeypatch.setattr(archive, "KafkaAdmin", lambda _access: None)
+    monkeypatch.setattr(archive, "_status", status)
+    monkeypatch.setattr(archive, "topic_facts", _away)
+    monkeypatch.setattr(archive, "open_dead_letters", lambda *_args, **_how: letters)
+    return letters
+
+
+async def _run(*, fail_fast: bool = False) -> ExitCode:
+    settings = Settings(archive_metrics_port=0, archive_health_port=0)
+    return await archive._run(settings, from_first=False, fail_fast=fail_fast)
+
+
+def test_an_archive_stopped_while_it_prepares_leaves_nothing_open(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def until_it_works(*_args: Any, **_how: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):  # letting go takes a while
+                await asyncio.sleep(0)
+            letters.told.append("preparing ended")
+
+    async def story() -> ExitCode:
+        stop = asyncio.Event()
+        monkeypatch.setattr(archive, "stop_on_signals", lambda: stop)
+        asyncio.get_running_loop().call_soon(stop.set)
+        return await _run()
+
+    monkeypatch.setattr(archive, "until_it_works", until_it_works)
+    assert asyncio.run(story()) is ExitCode.CLEAN
+    assert letters.told == ["preparing ended", "dead letters closed"]
+
+
+def test_an_archive_that_does_not_wait_for_kafka_closes_its_dead_letters(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "stop_on_signals", asyncio.Event)
+    assert asyncio.run(_run(fail_fast=True)) is ExitCode.DEPENDENCY_UNAVAILABLE
+    assert letters.told == ["dead letters closed"]
+
+
+def test_an_archive_commits_on_one_thread(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "stop_on_signals", asyncio.Event)
+    asyncio.run(_run(fail_fast=True))
+    assert ExecutorFactory.max_workers() == 1, "what each thread's memory grew to is kept"
+    monkeypatch.setenv("PYICEBERG_MAX_WORKERS", "3")
+    asyncio.run(_run(fail_fast=True))
+    assert ExecutorFactory.max_workers() == 3, "the operator's choice"
+    assert letters.told
