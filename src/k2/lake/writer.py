@@ -36,12 +36,9 @@ from k2.lake.commit_plan import (
     topic_marks,
 )
 from k2.lake.decoding import Decoded
+from k2.lake.snapshots import snapshots_to_forget
 from k2.lake.tables import ensure_table
 from k2.tape.coverage import Coverage
-
-SNAPSHOTS_MAX = 60
-SNAPSHOTS_KEPT = 20
-"""Commit time grows with the snapshots kept: 24 ms at few, 0.8 s at 1,000 (design, section 6)."""
 
 ATTEMPTS_MAX = 5
 LOOK_DEADLINE_S = 30.0
@@ -256,18 +253,9 @@ class TableWriter:
                 return
 
     def _expire_snapshots(self) -> None:
-        """Forget old snapshots once there are many; the files stay for the sweep.
-
-        The current one and tagged ones stay: pyiceberg refuses to expire them.
-        """
-        kept = {ref.snapshot_id for ref in self._table.refs().values()}
-        snapshots = sorted(
-            (s for s in self._table.metadata.snapshots if s.snapshot_id not in kept),
-            key=lambda s: s.timestamp_ms,
-        )
-        if len(snapshots) <= SNAPSHOTS_MAX:
+        """Forget old snapshots once there are many; the files stay for the sweep."""
+        if not (old := snapshots_to_forget(self._table)):
             return
-        old = [snapshot.snapshot_id for snapshot in snapshots[:-SNAPSHOTS_KEPT]]
         try:
             self._table.maintenance.expire_snapshots().by_ids(old).commit()
             self._table = self._catalog.load_table(self._table.name())

@@ -13,6 +13,7 @@ from k2.lake.decoding import GapDecoder
 from k2.lake.query import LakeReader
 from k2.lake.tables import (
     GAPS_SCHEMA,
+    MANIFEST_MAX_BYTES,
     TRADES_SCHEMA,
     ensure_table,
     find_table,
@@ -62,6 +63,25 @@ def test_a_gaps_table_from_before_there_were_repairs_gets_the_column(
     (_, (_, repaired_at)) = LakeReader(catalog).run(sql).rows
     assert repaired_at.isoformat() == "2026-01-01T00:01:00+00:00"
     assert ensure_table(catalog, "gaps").metadata.current_schema_id == 1
+
+
+def test_a_table_from_before_there_was_a_property_gets_it_and_keeps_what_was_chosen(
+    catalog: Catalog,
+) -> None:
+    bound = "commit.manifest.target-size-bytes"
+    for name, chosen in (("gaps", {}), ("trades", {bound: "1048576"})):
+        with ensure_table(catalog, name).transaction() as transaction:
+            transaction.remove_properties(bound)
+            transaction.set_properties(chosen)
+    assert bound not in require_table(catalog, "gaps").properties
+
+    ensure_table(catalog, "gaps")
+    ensure_table(catalog, "trades")
+
+    assert require_table(catalog, "gaps").properties[bound] == str(MANIFEST_MAX_BYTES)
+    assert require_table(catalog, "trades").properties[bound] == "1048576"
+    settled = require_table(catalog, "gaps").metadata_location
+    assert ensure_table(catalog, "gaps").metadata_location == settled, "nothing is left to set"
 
 
 def test_a_lake_that_is_absent_says_how_to_begin(tmp_path: Path, catalog: Catalog) -> None:

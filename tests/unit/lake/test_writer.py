@@ -6,18 +6,23 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
 from k2.errors import ReconcileError, RetryError, StopError
+from k2.lake import snapshots as snapshots_module
 from k2.lake import writer as writer_module
 from k2.lake.commit_plan import BATCH_ID, COVERAGE, OFFSETS, TOPIC, Source
 from k2.lake.decoding import GapDecoder, TradeDecoder
 from k2.lake.file_io import KeepingFileIO
+from k2.lake.snapshots import SNAPSHOTS_KEPT, SNAPSHOTS_MAX
 from k2.lake.tables import open_catalog, require_table
-from k2.lake.writer import SNAPSHOTS_KEPT, SNAPSHOTS_MAX, TableWriter
+from k2.lake.writer import TableWriter
 
 ValueOf = Callable[..., bytes]
 TOPIC_ID = "market.crypto.trades.binance@id1"
+FILES_PER_MANIFEST_MAX = 600
+"""More than MANIFEST_MAX_BYTES has room for."""
 
 
 class Broken:
@@ -262,8 +267,8 @@ def test_snapshots_are_forgotten_once_there_are_many_and_nothing_else_is(
     catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (SNAPSHOTS_MAX, SNAPSHOTS_KEPT) == (60, 20)
-    monkeypatch.setattr(writer_module, "SNAPSHOTS_MAX", 6)
-    monkeypatch.setattr(writer_module, "SNAPSHOTS_KEPT", 2)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOTS_MAX", 6)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOTS_KEPT", 2)
     writer = _writer(catalog, decoder)
     for source_id in range(1, 4):
         writer.write([value_of(source_id)], offsets={0: source_id})
@@ -280,6 +285,50 @@ def test_snapshots_are_forgotten_once_there_are_many_and_nothing_else_is(
     assert _ids(catalog) == list(range(1, 16))
 
 
+def test_what_a_commit_rewrites_does_not_grow_with_the_files_of_the_table(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = _writer(catalog, decoder)
+    writer.write([value_of(1)], offsets={0: 1})
+    _append_copies(require_table(catalog, "trades"), times=FILES_PER_MANIFEST_MAX)
+    writer = _writer(catalog, decoder)
+    commits = 25
+    for source_id in range(2, commits + 2):
+        writer.write([value_of(source_id)], offsets={0: source_id})
+    table = require_table(catalog, "trades")
+    rewritten, manifests = [], []
+    for snapshot in table.snapshots()[-commits:]:
+        held = snapshot.manifests(table.io)
+        manifests.append(len(held))
+        rewritten += [
+            (one.added_files_count or 0) + (one.existing_files_count or 0)
+            for one in held
+            if one.added_snapshot_id == snapshot.snapshot_id
+        ]
+    assert max(rewritten) < FILES_PER_MANIFEST_MAX
+    assert max(rewritten) >= 20, "small ones are merged"
+    assert max(manifests) < 30
+
+
+def _append_copies(table: Table, *, times: int) -> None:
+    """Let the table hold so many more files, in one manifest, as after as many commits."""
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    (manifest,) = snapshot.manifests(table.io)
+    (entry,) = manifest.fetch_manifest_entry(table.io)
+    marks = {
+        key: value
+        for key, value in table.properties.items()
+        if key in (OFFSETS, BATCH_ID, f"{OFFSETS}.repairs")
+    }
+    with (
+        table.transaction() as transaction,
+        transaction.update_snapshot(snapshot_properties=marks).fast_append() as append,
+    ):
+        for _ in range(times):
+            append.append_data_file(entry.data_file)
+
+
 def test_housekeeping_that_fails_costs_nothing(
     catalog: Catalog,
     decoder: TradeDecoder,
@@ -287,8 +336,8 @@ def test_housekeeping_that_fails_costs_nothing(
     broken: Broken,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writer_module, "SNAPSHOTS_MAX", 1)
-    monkeypatch.setattr(writer_module, "SNAPSHOTS_KEPT", 1)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOTS_MAX", 1)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOTS_KEPT", 1)
     writer = _writer(catalog, decoder)
     writer.write([value_of(1)], offsets={0: 1})
     for lands in (False, True):
