@@ -36,10 +36,11 @@ from k2.ingestion.topic_archive import CONSUMER_GROUP, TopicArchive
 from k2.kafka.admin import KafkaAdmin
 from k2.kafka.topics import TopicNames, topic_facts
 from k2.lake.commit_threads import commit_on_one_thread
-from k2.observability import metrics
+from k2.observability import first_series, metrics
 from k2.observability.http import serve_pages
 from k2.observability.logging import configure_logging
 from k2.observability.memory import MemoryWatch, own_memory
+from k2.observability.metrics_page import serve_metrics
 from k2.settings import Settings
 
 LOG_FILE = Path("logs/archive.log")
@@ -105,7 +106,7 @@ async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> Exit
     stop = stop_on_signals()
     commit_on_one_thread()
     names = TopicNames.of(settings.topic_prefix)
-    metrics.begin_archive(
+    first_series.begin_archive(
         tables=("gaps", "trades"),
         topics=(names.gaps, names.trades, names.repairs),
         shards=settings.shards,
@@ -116,7 +117,7 @@ async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> Exit
     try:
         async with AsyncExitStack() as stack:
             if settings.archive_metrics_port:
-                runner = await metrics.serve_metrics(
+                runner = await serve_metrics(
                     settings.archive_metrics_port, metrics.archive, host=settings.bind
                 )
                 stack.push_async_callback(runner.cleanup)

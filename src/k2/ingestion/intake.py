@@ -17,6 +17,7 @@ from k2.ingestion.shard import Offer, Shard
 from k2.market import StreamKind, Trade
 from k2.observability import metrics
 from k2.observability.families import Number
+from k2.observability.first_series import begin_symbol
 from k2.tape.silence import Silence
 
 _log = structlog.get_logger()
@@ -84,7 +85,7 @@ class Intake:
     def carry(self, symbol: str, shard: Shard) -> None:
         """Take in a symbol's trades from now on."""
         self.silences[symbol] = Silence(self._host.monotonic_s())
-        metrics.begin_symbol(symbol)
+        begin_symbol(symbol)
         self._received[symbol] = metrics.messages_received.labels(symbol)
         self._shards[symbol] = shard
         self._retired.discard(symbol)

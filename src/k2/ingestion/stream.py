@@ -37,9 +37,10 @@ from k2.kafka.lease import Lease, group_id, other_members
 from k2.kafka.topics import TopicNames
 from k2.kafka.trade_follower import TradeFollower
 from k2.market.wanted import Wanted
-from k2.observability import metrics
+from k2.observability import first_series, metrics
 from k2.observability.http import serve_pages
 from k2.observability.memory import MemoryWatch, own_memory
+from k2.observability.metrics_page import serve_metrics
 from k2.settings import Settings
 
 CONNECTS_FILE = "connects.json"
@@ -49,7 +50,7 @@ async def run_capture(
     settings: Settings, wanted: Wanted, stop: asyncio.Event, *, fail_fast: bool
 ) -> ExitCode:
     """Record the wanted symbols until ``stop`` is set."""
-    metrics.begin_capture(
+    first_series.begin_capture(
         legs=LEG_NAMES[: settings.legs],
         topic=TopicNames.of(settings.topic_prefix).trades,
         symbols=wanted.names,
@@ -60,9 +61,7 @@ async def run_capture(
     tls = tls_of(settings)
     async with AsyncExitStack() as stack:
         if settings.metrics_port:
-            runner = await metrics.serve_metrics(
-                settings.metrics_port, metrics.capture, host=settings.bind
-            )
+            runner = await serve_metrics(settings.metrics_port, metrics.capture, host=settings.bind)
             stack.push_async_callback(runner.cleanup)
         admin = KafkaAdmin(settings.kafka)
         status = await _status(settings, admin, stop, stack)

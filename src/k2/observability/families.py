@@ -126,10 +126,6 @@ class Counters:
 class Gauges(Counters):
     """A family of gauges."""
 
-    def clear(self) -> None:
-        """Forget all series: those that are still true are set again before each scrape."""
-        self._series.clear()
-
     def metric(self) -> Metric:
         """Return what a scrape shows."""
         metric = GaugeMetricFamily(self.name, self.documentation, labels=self.label_names)

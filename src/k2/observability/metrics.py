@@ -4,15 +4,7 @@
 in ``process``. A series whose labels are known beforehand is there, at 0, from the start.
 """
 
-from collections.abc import Iterable
-
-from aiohttp import web
-from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import CollectorRegistry
-
 from k2.observability.families import Families
-from k2.observability.http import HOST, serve
 
 EXCHANGE = "BINANCE"
 PRODUCER, CONSUMER = "producer", "consumer"
@@ -291,97 +283,6 @@ def _known_labels() -> None:
 _known_labels()
 
 
-def begin_capture(*, legs: str, topic: str, symbols: Iterable[str], shards: int) -> None:
-    """Make the series of this process's own labels: each is there from the start."""
-    for leg in legs:
-        connection_lifetime.labels(leg)
-        leg_first_copies.labels(leg)
-        leg_lag.labels(leg)
-        for reason in ROTATION_REASONS:
-            rotations.labels(reason, leg)
-    produced.labels(EXCHANGE, topic)
-    produce_duration.labels(EXCHANGE, topic)
-    for failure in TRANSACTION_FAILURES:
-        produce_errors.labels(EXCHANGE, topic, failure)
-        produce_retries.labels(EXCHANGE, topic, failure)
-        produce_retries_exceeded.labels(EXCHANGE, topic, failure)
-    for shard in range(shards):
-        shard_writer.labels(str(shard))
-        takeover_seconds.labels(str(shard))
-        for reason in TAKEOVER_REASONS:
-            takeovers.labels(str(shard), reason)
-    for symbol in symbols:
-        begin_symbol(symbol)
-    serializer_cache_size.labels(PRODUCER)
-    serializer_cache_evictions.labels(PRODUCER)
-
-
-def begin_symbol(symbol: str) -> None:
-    """Make the series of one symbol."""
-    for family in (messages_received, holes_healed, healed, let_go, ids_declared, repaired):
-        family.labels(symbol)
-    for family in (backfilled, fill_breaks):
-        family.labels(symbol)
-    for outcome in COMPARISONS:
-        compared.labels(symbol, outcome)
-    for gauge in (holes_open, symbol_silent):
-        gauge.labels(symbol)
-    for reason in GAP_CLASSES:
-        gaps_declared.labels(symbol, reason)
-    for severity in SEVERITIES:
-        sequence_gaps.labels(EXCHANGE, symbol, severity)
-
-
 def severity(ids: int) -> str:
     """Return how bad a range of so many missing ids is, as ``SEVERITIES``."""
     return SEVERITIES[(ids >= 10) + (ids >= 1_000)]
-
-
-def begin_archive(*, tables: Iterable[str], topics: Iterable[str], shards: int, group: str) -> None:
-    """Make the series of this process's own labels: each is there from the start.
-
-    Args:
-        tables: Where it writes.
-        topics: What it reads.
-        shards: Partitions of each, as far as the settings know before Kafka is asked.
-        group: Its consumer group.
-    """
-    for topic in topics:
-        for shard in range(shards):
-            consumer_lag.labels(topic, str(shard), group)
-            consumer_lag_seconds.labels(topic, str(shard), group)
-    for table in tables:
-        rows_written.labels(table)
-        transaction_rows.labels(table)
-        batch_size.labels(table)
-        snapshot_count.labels(table)
-        table_commit_seconds.labels(table, "append")
-        table_commit_failures.labels(table, "retry")
-        table_write_errors.labels(table, "serialize")
-        last_commit_timestamp.labels(table)
-    serializer_cache_size.labels(CONSUMER)
-    serializer_cache_evictions.labels(CONSUMER)
-
-
-async def serve_metrics(port: int, families: Families, *, host: str = HOST) -> web.AppRunner:
-    """Serve ``/metrics`` as text or OpenMetrics, by what the scraper accepts.
-
-    Raises:
-        StopError: If the port is taken.
-    """
-    registry = CollectorRegistry()
-    registry.register(families)
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
-
-    async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
-
-    return await serve(
-        port,
-        "/metrics",
-        metrics,
-        host=host,
-        variables="K2_METRICS_PORT (k2 stream) or K2_ARCHIVE_METRICS_PORT (k2 archive)",
-    )

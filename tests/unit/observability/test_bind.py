@@ -8,6 +8,7 @@ import pytest
 from k2.local.ports import pick_free
 from k2.observability import metrics
 from k2.observability.http import serve_pages
+from k2.observability.metrics_page import serve_metrics
 from k2.settings import load_settings
 
 ANOTHER_LOOPBACK = "127.0.0.2"
@@ -32,7 +33,7 @@ def test_pages_are_reached_from_here_and_by_strangers_only_when_told(
 
     async def story() -> None:
         pages = await serve_pages(pages_port, {}, variables="K2_X", host=host)
-        figures = await metrics.serve_metrics(metrics_port, metrics.capture, host=host)
+        figures = await serve_metrics(metrics_port, metrics.capture, host=host)
         try:
             for port in (pages_port, metrics_port):
                 assert await asyncio.to_thread(_reached, port, "127.0.0.1")

@@ -97,14 +97,6 @@ def test_what_is_measured_at_a_scrape_is_measured_at_each() -> None:
     assert page(families) == {"age_seconds|a": 2}
 
 
-def test_series_that_are_no_longer_true_can_be_forgotten() -> None:
-    families = Families()
-    hole = families.gauge("hole", "…", "symbol")
-    hole.labels("BTCUSDT").set(1)
-    hole.clear()
-    assert page(families) == {}
-
-
 def test_services_share_families() -> None:
     shared = Families()
     shared.gauge("memory_bytes", "…").set(7)

@@ -7,8 +7,9 @@ import aiohttp
 import pytest
 
 from k2.errors import StopError
-from k2.observability import metrics
+from k2.observability import first_series, metrics
 from k2.observability.families import Families
+from k2.observability.metrics_page import serve_metrics
 
 
 @asynccontextmanager
@@ -16,7 +17,7 @@ async def _served(families: Families) -> AsyncIterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    runner = await metrics.serve_metrics(port, families)
+    runner = await serve_metrics(port, families)
     try:
         yield f"http://127.0.0.1:{port}/metrics"
     finally:
@@ -36,7 +37,7 @@ def _page(families: Families, accept: str = "") -> tuple[str, str]:
 
 
 def test_every_series_with_known_labels_is_there_before_anything_happened() -> None:
-    metrics.begin_capture(
+    first_series.begin_capture(
         legs="ab", topic="market.crypto.trades.binance", symbols=("BTCUSDT",), shards=1
     )
     _, page = _page(metrics.capture)
@@ -60,7 +61,7 @@ def test_every_series_with_known_labels_is_there_before_anything_happened() -> N
 
 
 def test_the_archive_says_nothing_of_a_connection_it_does_not_have() -> None:
-    metrics.begin_archive(tables=("trades",), topics=("t",), shards=1, group="g")
+    first_series.begin_archive(tables=("trades",), topics=("t",), shards=1, group="g")
     _, page = _page(metrics.archive)
     assert 'kafka_consumer_lag_seconds{consumer_group="g",partition="0",topic="t"} ' in page
     assert "binance_connection_state" not in page
@@ -82,7 +83,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
         async with _served(metrics.capture) as url:
             port = url.split(":")[2].split("/")[0]
             with pytest.raises(StopError, match=rf"port {port} .*K2_METRICS_PORT"):
-                await metrics.serve_metrics(int(port), metrics.capture)
+                await serve_metrics(int(port), metrics.capture)
 
     asyncio.run(story())
 
