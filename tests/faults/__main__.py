@@ -1,11 +1,10 @@
 """``make faults``: run the matrix and write docs/reliability.md."""
 
 import json
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
@@ -13,6 +12,7 @@ from cyclopts import App, Parameter
 from faults.matrix import Row, all_rows
 from faults.report import write_report
 from faults.runner import Result, percentile, run_row
+from integration.interruptible import run_to_the_end, say
 from k2.local.background import BackgroundStack
 from k2.local.stack import Stack
 
@@ -55,24 +55,24 @@ def run(
     ):
         for number, row in enumerate(chosen, 1):
             if not json_output:
-                _say(f"[{number}/{len(chosen)}] {row.name} ...")
+                say(f"[{number}/{len(chosen)}] {row.name} ...")
             result = run_row(row, stack, keep=keep)
             results.append(result)
-            _say(_as_json(result) if json_output else _as_text(result))
+            say(_as_json(result) if json_output else _as_text(result))
     if rows is None and not quick:
         write_report(report or REPORT, results)
-        _say(f"written: {report or REPORT}", stream=sys.stderr)
+        say(f"written: {report or REPORT}", stream=sys.stderr)
     elif report is not None:
         write_report(report, results)
     broken = [result.row.name for result in results if not result.kept]
     if broken:
-        _say(f"broken: {', '.join(broken)}", stream=sys.stderr)
+        say(f"broken: {', '.join(broken)}", stream=sys.stderr)
     return 1 if broken else 0
 
 
 def _chosen(known: dict[str, Row], rows: list[str] | None, *, quick: bool) -> list[Row]:
     if unknown := [name for name in rows or () if name not in known]:
-        _say(f"no such row: {', '.join(unknown)} (see --list)", stream=sys.stderr)
+        say(f"no such row: {', '.join(unknown)} (see --list)", stream=sys.stderr)
         raise SystemExit(2)
     return [
         row
@@ -83,7 +83,7 @@ def _chosen(known: dict[str, Row], rows: list[str] | None, *, quick: bool) -> li
 
 def _list(known: dict[str, Row]) -> None:
     for row in known.values():
-        _say(f"{row.name:32} {'quick ' if row.quick else '      '}{row.how}")
+        say(f"{row.name:32} {'quick ' if row.quick else '      '}{row.how}")
 
 
 def _as_text(result: Result) -> str:
@@ -130,18 +130,5 @@ def _as_json(result: Result) -> str:
     return json.dumps(body)
 
 
-def _say(text: str, *, stream: TextIO | None = None) -> None:
-    print(text, file=stream or sys.stdout, flush=True)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        code = app(result_action="return_value")
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    run_to_the_end(app)

@@ -1,13 +1,13 @@
 """``make soak``: run the services for a while on a real Kafka and report what they used."""
 
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from integration.interruptible import run_to_the_end, say
 from k2.local.background import BackgroundStack
 from k2.local.stack import Stack
 from soak.forms import FORMS, Form
@@ -48,7 +48,7 @@ def soak(
     """
     chosen = FORMS.get(form)
     if chosen is None:
-        _print(f"no such form: {form} ({', '.join(FORMS)})", sys.stderr)
+        say(f"no such form: {form} ({', '.join(FORMS)})", stream=sys.stderr)
         return 2
     if state_dir is not None:
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def soak(
         with tempfile.TemporaryDirectory(prefix="k2-soak-") as folder:
             profile = _run(chosen, Path(folder), out, quiet=quiet)
     _say_verdict(profile)
-    _print(f"written: {out / form}.html, {out / PROFILE_NAME}")
+    say(f"written: {out / form}.html, {out / PROFILE_NAME}")
     if profile.test_metadata.ended.startswith(INTERRUPTED):
         return 130
     return 0 if profile.kept else 1
@@ -74,7 +74,7 @@ def _run(form: Form, folder: Path, out: Path, *, quiet: bool) -> Profile:
 
 def _say(sample: Sample) -> None:
     p99 = "" if sample.latency_p99_ms is None else f", p99 {sample.latency_p99_ms:g} ms"
-    _print(
+    say(
         f"{sample.elapsed_s / 60:8.1f} min  capture {sample.rss_mb:.1f} MB, archive "
         f"{sample.archive_rss_mb:.1f} MB, {sample.message_rate:.0f}/s, "
         f"{sample.rotations} rotations{p99}"
@@ -88,21 +88,8 @@ def _say_nothing(_sample: Sample) -> None:
 def _say_verdict(profile: Profile) -> None:
     for check in profile.test_metadata.checks:
         verdict = "ok    " if check.kept else "BROKEN"
-        _print(f"{verdict} {check.what}: {check.found} ({check.bound})")
-
-
-def _print(text: str, stream: TextIO | None = None) -> None:
-    print(text, file=stream or sys.stdout, flush=True)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+        say(f"{verdict} {check.what}: {check.found} ({check.bound})")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        code = app(result_action="return_value")
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    run_to_the_end(app)
