@@ -42,7 +42,7 @@ def settings_page() -> str:
         "file `k2.env` of the state directory, which reading commands (`k2 verify` and others)",
         "follow. `k2 stream --print-config` shows what is in force. An unknown variable that",
         "begins with `K2_` or `BINANCE_` is refused. Written by `scripts/reference_pages.py` from",
-        "`src/k2/settings.py`.",
+        "`src/k2/settings/`.",
         "",
         "| variable | default | meaning |",
         "|---|---|---|",

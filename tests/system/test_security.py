@@ -21,7 +21,8 @@ from k2.kafka.connection import KafkaConnection
 from k2.local.background import BackgroundStack
 from k2.local.ports import pick_free
 from k2.local.stack import prepare
-from k2.settings_security import SECRETS, SecuritySettings, kafka_connection, variable
+from k2.settings.connections import kafka_connection
+from k2.settings.security import SECRETS, SecuritySettings, variable
 from system.secure_broker import USER, SecureBroker, secure_broker
 from system.secure_registry import secure_registry
 from system.token_issuer import token_issuer

@@ -35,7 +35,7 @@ from k2.local.stack import Stack, StackAddress
 from k2.local.venue import Venue, VenueKind, choose_venue
 from k2.local.wanted_file import keep_symbols
 from k2.settings import SESSION_FILE, Settings, SettingsError
-from k2.settings_security import LOGIN_VARIABLES
+from k2.settings.security import LOGIN_VARIABLES
 
 if TYPE_CHECKING:
     from k2.local.observer import Observer

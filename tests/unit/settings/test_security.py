@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from k2.settings import OUR_PREFIXES, Settings, SettingsError, load_settings, setting_rows
-from k2.settings_security import LOGIN_VARIABLES, MASK, SECRETS, SecuritySettings, variable
+from k2.settings.security import LOGIN_VARIABLES, MASK, SECRETS, SecuritySettings, variable
 
 CANARY = "canary-7f3a"
 
@@ -255,7 +255,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown(
 def _every_secret(monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return settings that hold all secrets there are, each a canary."""
     given = {variable(name): f"{CANARY}-{name}" for name in SECRETS}
-    monkeypatch.setattr("k2.settings.contradictions", lambda _: [])
+    monkeypatch.setattr("k2.settings.loading.contradictions", lambda _: [])
     return _given(monkeypatch, **given, KAFKA_SECURITY_PROTOCOL="SASL_SSL")
 
 

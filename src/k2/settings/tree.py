@@ -1,127 +1,34 @@
-"""Every setting, read once: command line over environment over file over default.
+"""The tree of settings: a field's description is its documentation.
 
-The names are the runbooks' own (operations contract, section 1.3); a field's description is its
-documentation. Durations are seconds, sizes are bytes.
+The names are the runbooks' own (operations contract, section 1.3). Durations are seconds, sizes are
+bytes.
 """
 
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from k2.errors import K2Error
 from k2.kafka.connection import KafkaConnection
 from k2.kafka.registry import Registry
 from k2.market import StreamKind
-from k2.market.wanted import ALL, could_be_listed
-from k2.settings_security import (
-    MASK,
-    SECRETS,
-    SecuritySettings,
-    contradictions,
-    kafka_connection,
-    read_secrets,
-    registry_of,
-    shown,
-    variable,
+from k2.settings.connections import kafka_connection, registry_of
+from k2.settings.security import SecuritySettings
+from k2.settings.values import (
+    Bootstrap,
+    LogFile,
+    PortNumber,
+    RestUrls,
+    Seconds,
+    Symbols,
+    optional_url,
+    url,
 )
-
-SESSION_FILE = "k2.env"
-"""In the state directory: what ``k2 up`` ran last there, as the file layer of reading commands."""
 
 DATA_STREAM_URL = "wss://data-stream.binance.vision/ws"
 """Binance's second host for the same market streams."""
-
-OUR_PREFIXES = ("BINANCE_", "K2_")
-
-# Read elsewhere: the jar cache of the local stack, and a deployment's own bookkeeping.
-_KNOWN_ELSEWHERE = frozenset({"K2_CACHE_DIR", "K2_MAVEN_MIRROR", "K2_IMAGE_TAG", "K2_REVISION"})
-
-
-class SettingsError(K2Error):
-    """A setting is unknown or has a value that cannot be: exit 2 before any socket is opened."""
-
-
-def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return [part for part in value.replace(",", " ").split() if part]
-    if isinstance(value, list | tuple):
-        return [part for item in value for part in _split(item)]
-    return value
-
-
-def _symbols(value: tuple[str, ...]) -> tuple[str, ...]:
-    symbols = tuple(dict.fromkeys(name.upper() for name in value))
-    if not symbols:
-        raise ValueError("at least one symbol, such as BTCUSDT,ETHUSDT")
-    for name in symbols:
-        if not could_be_listed(name.removeprefix(ALL)):
-            raise ValueError(f"a symbol such as BTCUSDT, not {name!r}")
-    return symbols
-
-
-def _url(*schemes: str) -> AfterValidator:
-    def check(value: str) -> str:
-        expected = f"an address such as {schemes[0]}://host:port"
-        try:
-            parts = urlsplit(value)
-            _ = parts.port  # raises where the port is no number or over 65535
-        except ValueError as exc:
-            raise ValueError(expected) from exc
-        if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(expected)
-        if "@" in parts.netloc:
-            # An address is shown in logs and on pages.
-            raise ValueError(f"{expected}, without a user in it")
-        return value.rstrip("/")
-
-    return AfterValidator(check)
-
-
-def _optional_url(*schemes: str) -> AfterValidator:
-    check = _url(*schemes).func
-    return AfterValidator(lambda value: check(value) if value else "")  # type: ignore[call-arg]
-
-
-def _at_least_one(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise ValueError("at least one address such as https://host:port")
-    return value
-
-
-def _log_file(value: Any) -> Any:
-    return os.devnull if value in ("off", "") else value
-
-
-def _bootstrap(value: str) -> str:
-    for part in value.split(","):
-        host, _, port = part.strip().rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError("host:port, several separated by commas")
-    return value
-
-
-Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_symbols)]
-RestUrls = Annotated[
-    tuple[Annotated[str, _url("https", "http")], ...],
-    NoDecode,
-    BeforeValidator(_split),
-    AfterValidator(_at_least_one),
-]
-PortNumber = Annotated[int, Field(ge=0, lt=65536)]
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
 class Settings(SecuritySettings):
@@ -131,12 +38,12 @@ class Settings(SecuritySettings):
         frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
     )
 
-    ws_url: Annotated[str, _url("wss", "ws")] = Field(
+    ws_url: Annotated[str, url("wss", "ws")] = Field(
         default="wss://stream.binance.com:9443/ws",
         validation_alias="BINANCE_WS_URL",
         description="WebSocket address, the /ws or the /stream form.",
     )
-    ws_url_fallback: Annotated[str, _optional_url("wss", "ws")] = Field(
+    ws_url_fallback: Annotated[str, optional_url("wss", "ws")] = Field(
         default="",
         validation_alias="BINANCE_WS_URL_FALLBACK",
         description="Address of the second leg; default wss://data-stream.binance.vision/ws beside "
@@ -221,7 +128,7 @@ class Settings(SecuritySettings):
         validation_alias="BINANCE_BATCH_TIMEOUT",
         description="Longest a trade waits for its Kafka transaction to begin.",
     )
-    kafka_bootstrap: Annotated[str, AfterValidator(_bootstrap)] = Field(
+    kafka_bootstrap: Bootstrap = Field(
         default="localhost:9092",
         validation_alias="KAFKA_BOOTSTRAP",
         description="Kafka's host:port, several separated by commas.",
@@ -231,7 +138,7 @@ class Settings(SecuritySettings):
         validation_alias="KAFKA_TOPIC_PREFIX",
         description="Trades go to the topic PREFIX.binance, beside it .positions and .gaps.",
     )
-    schema_registry_url: Annotated[str, _url("http", "https")] = Field(
+    schema_registry_url: Annotated[str, url("http", "https")] = Field(
         default="http://localhost:8081",
         validation_alias="SCHEMA_REGISTRY_URL",
         description="A registry with Confluent's paths at this address.",
@@ -327,7 +234,7 @@ class Settings(SecuritySettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias="K2_LOG_LEVEL", description="Least level logged."
     )
-    log_file: Annotated[Path | None, BeforeValidator(_log_file)] = Field(
+    log_file: LogFile = Field(
         default=None,
         validation_alias="K2_LOG_FILE",
         description="Also log to this file; off or empty turns the file off. Default: "
@@ -378,10 +285,11 @@ class Settings(SecuritySettings):
     @property
     def environment(self) -> str:
         """Whose ids these are, told by the exchange's host: part of a tape's identity."""
-        return _environment(self.ws_url)
+        return environment_of(self.ws_url)
 
 
-def _environment(ws_url: str) -> str:
+def environment_of(ws_url: str) -> str:
+    """Return whose ids an address gives: production, testnet, demo, binance.us or simulated."""
     host = urlsplit(ws_url).hostname or ""
     if host.endswith((".binance.com", ".binance.vision")):
         for name in ("testnet", "demo"):
@@ -389,89 +297,3 @@ def _environment(ws_url: str) -> str:
                 return name
         return "production"
     return "binance.us" if host.endswith(".binance.us") else "simulated"
-
-
-class SettingRow(msgspec.Struct, frozen=True):
-    """One setting, for a table of them."""
-
-    variable: str
-    value: str
-    meaning: str
-
-
-def load_settings(
-    overrides: Mapping[str, Any] | None = None, *, env_file: Path | None = None
-) -> Settings:
-    """Read all settings once.
-
-    Args:
-        overrides: Field name to value, from the command line; None values are left out.
-        env_file: A file of ``NAME=value`` lines that the environment overrides.
-
-    Raises:
-        SettingsError: Naming each variable, the value and what was expected.
-    """
-    _refuse_unknown(env_file)
-    given = {
-        str(Settings.model_fields[name].validation_alias): value
-        for name, value in (overrides or {}).items()
-        if value is not None
-    }
-    try:
-        settings = Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
-        settings = settings.model_copy(update=read_secrets(settings))
-    except ValidationError as exc:
-        # Without its cause, here and below: the frames of that hold the secrets.
-        raise SettingsError("; ".join(_problem(error) for error in exc.errors())) from None
-    except ValueError as exc:
-        raise SettingsError(str(exc)) from None
-    if wrong := contradictions(settings):
-        raise SettingsError("; ".join(wrong))
-    if settings.reconnect_delay_min_s > settings.reconnect_delay_max_s:
-        raise SettingsError(
-            f"BINANCE_RECONNECT_DELAY_MIN={settings.reconnect_delay_min_s:g}: expected at most "
-            f"BINANCE_RECONNECT_DELAY_MAX, which is {settings.reconnect_delay_max_s:g}"
-        )
-    if _environment(settings.leg_urls[-1]) != settings.environment:
-        raise SettingsError(
-            f"BINANCE_WS_URL_FALLBACK={settings.ws_url_fallback}: expected an address of the same "
-            f"exchange as BINANCE_WS_URL ({settings.environment}): ids of two must not mix"
-        )
-    return settings
-
-
-def _refuse_unknown(env_file: Path | None) -> None:
-    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
-    in_file = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True).env_vars
-    unknown = [
-        name
-        for name in sorted({*os.environ, *in_file})
-        if name.startswith(OUR_PREFIXES) and name not in known | _KNOWN_ELSEWHERE
-    ]
-    del in_file  # it may hold secrets, which a traceback of this frame would show
-    if unknown:
-        raise SettingsError(
-            f"unknown variable {', '.join(unknown)}: k2 knows " + ", ".join(sorted(known))
-        )
-
-
-def setting_rows(settings: Settings) -> list[SettingRow]:
-    """Return every setting with its variable, value and meaning; secrets are masked."""
-    rows = []
-    fields = Settings.model_fields.items()
-    for name, field in sorted(fields, key=lambda item: item[0] in SecuritySettings.model_fields):
-        value = shown(name, getattr(settings, name))
-        if isinstance(value, StreamKind):
-            value = value.value
-        text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
-        rows.append(SettingRow(str(field.validation_alias), text, field.description or ""))
-    return rows
-
-
-def _problem(error: Any) -> str:
-    name = str(error["loc"][0]) if error["loc"] else "settings"
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if name in {variable(secret) for secret in SECRETS}:
-        return f"{name}={MASK}: expected {expected}"
-    given = re.sub(r"//[^/\s]*@", f"//{MASK}@", repr(error["input"]))
-    return f"{name}={given}: expected {expected}"
