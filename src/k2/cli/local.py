@@ -61,7 +61,8 @@ def up(
         KAFKA_PORT,
         REGISTRY_PORT,
     )
-    from k2.local.up import UpOptions, run_up  # noqa: PLC0415
+    from k2.local.up import run_up  # noqa: PLC0415
+    from k2.local.up_options import UpOptions  # noqa: PLC0415
 
     auto = ports == "auto"
     settings = load_settings({"symbols": symbols, "stream": stream, "state_dir": state_dir})

@@ -4,67 +4,37 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-import msgspec
 from rich.console import Console
-from rich.live import Live
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.supervision import ExitCode, stop_on_signals
 from k2.ingestion.symbols_file import read_wanted
+from k2.local.addresses import Addresses, kafka_environ, write_session
+from k2.local.built_in import exchange_command, listed_symbols
 from k2.local.down import NAMES, require_ours
 from k2.local.observe import (
     ABSENT,
-    PORT,
     Observed,
     find_prometheus,
     prometheus_command,
-    require_unused,
     wait_ready,
 )
-from k2.local.ports import WantedPort, remembered_ports, require_free
+from k2.local.ports import require_free
 from k2.local.processes import Command, end_leftover
+from k2.local.saying import Saying, places_of
 from k2.local.services import STOP_DEADLINE_S, Service
 from k2.local.stack import Stack, StackAddress
+from k2.local.up_options import UpOptions
 from k2.local.venue import Venue, VenueKind, choose_venue
 from k2.local.wanted_file import keep_symbols
-from k2.settings import SESSION_FILE, Settings, SettingsError
-from k2.settings.security import LOGIN_VARIABLES
+from k2.settings import SettingsError
 
 if TYPE_CHECKING:
     from k2.local.observer import Observer
-
-LINE_EVERY_S = 5.0
-VIEW_PER_S = 4
-READY_DEADLINE_S = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class UpOptions:
-    """What one run was asked for."""
-
-    settings: Settings
-    symbols_given: bool
-    kafka_port: int | None
-    """None picks a free one; so for the registry."""
-    registry_port: int | None
-    advertise: str | None
-    advertised_port: int | None
-    auto_ports: bool
-    stack_only: bool
-    exchange: str
-    tape: Path | None
-    speed: str
-    rate: float
-    run_for_s: float | None
-    observe: bool
-    """Run Prometheus beside it."""
 
 
 class Run:
@@ -74,8 +44,9 @@ class Run:
         """Prepare; nothing runs before ``main``."""
         self._options = options
         self._settings = options.settings
-        self._console = console
+        self._voice = Saying(console)
         self._state_dir = options.settings.state_dir.absolute()
+        self._addresses = Addresses(options, self._state_dir)
         self._services: list[Service] = []
         self._watching = False
         self._stack = Stack(
@@ -84,10 +55,9 @@ class Run:
             registry_port=options.registry_port,
             advertise=options.advertise,
             advertised_port=options.advertised_port,
-            report=self._say,
+            report=self._voice.say,
             console=console,
         )
-        self._started_at_s = time.monotonic()
 
     async def main(self) -> ExitCode:
         """Run until Ctrl-C, SIGTERM or the time is over; the exit code is the proof's verdict.
@@ -107,7 +77,7 @@ class Run:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
-            self._say("stopped before anything was recorded")
+            self._voice.say("stopped before anything was recorded")
             return ExitCode.CLEAN
         return await work
 
@@ -121,7 +91,7 @@ class Run:
                 choose_venue(self._settings, wish=self._options.exchange, tape=self._options.tape),
                 self._check_ports(),
             )
-            self._say(f"trades come from {venue.said}")
+            self._voice.say(f"trades come from {venue.said}")
             address = await self._stack.prepare()
             environ, symbols = await self._start_beside(venue, address)
             return await self._record(venue, environ, symbols, stop)
@@ -134,21 +104,16 @@ class Run:
         for name in NAMES:
             pid = await end_leftover(name, state_dir=self._state_dir, deadline_s=STOP_DEADLINE_S)
             if pid is not None:
-                self._say(f"ended {name} (process {pid}), left running by an earlier k2")
+                self._voice.say(f"ended {name} (process {pid}), left running by an earlier k2")
 
     async def _run_stack_only(self, stop: asyncio.Event) -> ExitCode:
         async with self._stack as stack:
             address = stack.address
-            self._say_ready(address)
-            self._write_session(
-                {
-                    "KAFKA_BOOTSTRAP": address.bootstrap,
-                    "SCHEMA_REGISTRY_URL": address.registry_url,
-                }
-            )
+            self._voice.say_ready(address)
+            write_session(self._state_dir, kafka_environ(address))
             if address.advertised:
-                self._say(f"Kafka for containers: {address.advertised}")
-            self._say("Ctrl-C stops both.")
+                self._voice.say(f"Kafka for containers: {address.advertised}")
+            self._voice.say("Ctrl-C stops both.")
             self._watching = True
             await self._until(stop, [self._keep_stack()])
         return ExitCode.CLEAN
@@ -160,7 +125,7 @@ class Run:
 
         Returns the services' environment, and the symbols to record.
         """
-        environ = self._environ(venue, address)
+        environ = self._addresses.environ(venue, address)
         symbols = list(self._settings.symbols)
         stack = asyncio.ensure_future(self._stack.start())
         try:
@@ -178,7 +143,7 @@ class Run:
             )
             environ["K2_SYMBOLS_FILE"] = str(file)
             symbols = sorted(read_wanted(file).names)
-            self._write_session(environ)
+            write_session(self._state_dir, environ)
             package = Path(__file__).parents[1]
             capture = str(package / "ingestion" / "binance_client.py")
             await self._start("archive", (sys.executable, "-m", "k2", "archive"), environ)
@@ -188,7 +153,7 @@ class Run:
             await asyncio.gather(stack, return_exceptions=True)
             raise
         await stack
-        self._say_ready(address)
+        self._voice.say_ready(address)
         if self._options.observe:
             await self._start_prometheus(environ)
         return environ, symbols
@@ -200,38 +165,22 @@ class Run:
         self._watching = True
         if self._options.run_for_s is not None:
             asyncio.get_running_loop().call_later(self._options.run_for_s, stop.set)
-        places: dict[str, Path | str] = {
-            "lake": _from_here(venue.lake_dir),
-            "logs": _from_here(self._state_dir / "logs"),
-            "status page": f"http://localhost:{environ['K2_HEALTH_PORT']}/",
-            "health": f"http://localhost:{environ['K2_HEALTH_PORT']}/health",
-            "metrics": f"http://localhost:{environ['K2_METRICS_PORT']}/metrics and "
-            f"http://localhost:{environ['K2_ARCHIVE_METRICS_PORT']}/metrics",
-            "ask": self._hints(),
-        }
+        named = self._settings.state_dir != Path("var")
+        places = places_of(venue, environ, self._state_dir, named=named)
         try:
             await self._until(
                 stop,
                 [
                     self._keep_stack(),
                     *(service.keep() for service in self._services),
-                    self._show(observer, places),
+                    self._voice.show(observer, places),
                 ],
             )
         finally:
             observer.stop()
         await self._stop_services()
-        complete = await asyncio.to_thread(observer.show_proof, self._console)
+        complete = await asyncio.to_thread(observer.show_proof, self._voice.console)
         return ExitCode.CLEAN if complete else ExitCode.FAILED
-
-    def _hints(self) -> str:
-        where = "" if self._settings.state_dir == Path("var") else f" --state-dir {self._state_dir}"
-        commands = (
-            "k2 verify",
-            "k2 tail",
-            'k2 query "SELECT symbol, count(*) FROM trades GROUP BY 1"',
-        )
-        return " · ".join(f"{command}{where}" for command in commands)
 
     async def _until(self, stop: asyncio.Event, watched: list[Awaitable[None]]) -> None:
         """Run the watchers until ``stop``; one that fails ends the run."""
@@ -251,104 +200,47 @@ class Run:
     async def _keep_stack(self) -> None:
         while True:
             ended = await self._stack.watch()
-            self._say(f"{ended.name} ended with {ended.return_code}; starting it again")
+            self._voice.say(f"{ended.name} ended with {ended.return_code}; starting it again")
             await self._stack.restart(ended.name)
 
     async def _start(self, name: str, argv: tuple[str, ...], environ: dict[str, str]) -> Service:
         command = Command(name, argv, environ=environ)
-        service = Service(command, state_dir=self._state_dir, report=self._say)
+        service = Service(command, state_dir=self._state_dir, report=self._voice.say)
         await service.start()
         self._services.append(service)
         return service
 
     async def _start_exchange(self, venue: Venue, environ: dict[str, str]) -> list[str]:
         """Start the built-in exchange, point the environment at it, return what it lists."""
-        port = remembered_ports(self._state_dir / "ports.json", ["exchange"], excluding=set())[
-            "exchange"
-        ]
-        argv = [sys.executable, "-m", "k2", "exchange", "--port", str(port)]
-        argv += ["--data-dir", str(venue.exchange_dir)]
-        if self._options.tape is not None:
-            argv += ["--tape", str(self._options.tape.absolute()), "--speed", self._options.speed]
-        else:
-            argv += ["--rate", f"{self._options.rate:g}"]
-        exchange = await self._start("exchange", tuple(argv), environ)
+        port = self._addresses.exchange()
+        argv = exchange_command(self._options, data_dir=venue.exchange_dir, port=port)
+        exchange = await self._start("exchange", argv, environ)
         environ["BINANCE_WS_URL"] = f"ws://127.0.0.1:{port}/ws"
         environ["BINANCE_WS_URL_FALLBACK"] = ""
         environ["BINANCE_REST_URL"] = f"http://127.0.0.1:{port}"
-        return await _listed_symbols(environ["BINANCE_REST_URL"], exchange)
+        return await listed_symbols(environ["BINANCE_REST_URL"], exchange)
 
     async def _start_prometheus(self, environ: dict[str, str]) -> None:
         """Start Prometheus on what runs, or say that it is not installed."""
         program = find_prometheus()
         if program is None:
-            self._say(ABSENT)
+            self._voice.say(ABSENT)
             return
         observed = Observed(
             stream_port=int(environ["K2_METRICS_PORT"]),
             archive_port=int(environ["K2_ARCHIVE_METRICS_PORT"]),
-            prometheus_port=self._prometheus_port(),
+            prometheus_port=self._addresses.prometheus(),
         )
         command = prometheus_command(program, observed, state_dir=self._state_dir)
         service = await self._start(command.name, command.argv, dict(os.environ))
         await wait_ready(service, port=observed.prometheus_port)
-        self._say(f"Prometheus: http://localhost:{observed.prometheus_port}")
-
-    def _prometheus_port(self) -> int:
-        if self._options.auto_ports:
-            path = self._state_dir / "ports.json"
-            return remembered_ports(path, ["prometheus"], excluding=set())["prometheus"]
-        require_unused(PORT)
-        return PORT
-
-    def _environ(self, venue: Venue, address: StackAddress) -> dict[str, str]:
-        """Return the environment of the services: ours, with this run's addresses in it."""
-        ports = self._service_ports()
-        return {
-            # How somebody else's Kafka lets in is of no use to this one.
-            **{name: value for name, value in os.environ.items() if name not in LOGIN_VARIABLES},
-            "KAFKA_BOOTSTRAP": address.bootstrap,
-            "SCHEMA_REGISTRY_URL": address.registry_url,
-            "KAFKA_TOPIC_PREFIX": venue.topic_prefix,
-            "BINANCE_STREAM": self._settings.stream.value,
-            "BINANCE_WS_URL": self._settings.ws_url,
-            "BINANCE_WS_URL_FALLBACK": self._settings.ws_url_fallback,
-            "BINANCE_REST_URL": ",".join(self._settings.rest_urls),
-            "K2_STATE_DIR": str(self._state_dir),
-            "K2_LOG_FILE": "off",  # what a service prints is its log: logs/NAME.log
-            "K2_LAKE_DIR": str(venue.lake_dir),
-            "K2_METRICS_PORT": str(ports["metrics-stream"]),
-            "K2_ARCHIVE_METRICS_PORT": str(ports["metrics-archive"]),
-            "K2_HEALTH_PORT": str(ports["health"]),
-            "K2_ARCHIVE_HEALTH_PORT": str(ports["health-archive"]),
-        }
-
-    def _service_ports(self) -> dict[str, int]:
-        if self._options.auto_ports:
-            return remembered_ports(
-                self._state_dir / "ports.json",
-                ["metrics-stream", "metrics-archive", "health", "health-archive"],
-                excluding=set(),
-            )
-        return {
-            "metrics-stream": self._settings.metrics_port,
-            "metrics-archive": self._settings.archive_metrics_port,
-            "health": self._settings.health_port,
-            "health-archive": self._settings.archive_health_port,
-        }
+        self._voice.say(f"Prometheus: http://localhost:{observed.prometheus_port}")
 
     async def _check_ports(self) -> None:
         if self._options.observe and find_prometheus() is not None:
-            await asyncio.to_thread(self._prometheus_port)
-        ports = self._service_ports()
-        wanted = [
-            *self._stack.fixed_ports(),
-            WantedPort(ports["metrics-stream"], "/metrics", "K2_METRICS_PORT"),
-            WantedPort(ports["metrics-archive"], "/metrics", "K2_ARCHIVE_METRICS_PORT"),
-            WantedPort(ports["health"], "/health", "K2_HEALTH_PORT"),
-            WantedPort(ports["health-archive"], "/health", "K2_ARCHIVE_HEALTH_PORT"),
-        ]
-        await asyncio.to_thread(require_free, *(one for one in wanted if one.port))
+            await asyncio.to_thread(self._addresses.prometheus)
+        wanted = [*self._stack.fixed_ports(), *self._addresses.services().wanted()]
+        await asyncio.to_thread(require_free, *wanted)
 
     def _observe(self, venue: Venue, environ: dict[str, str], symbols: list[str]) -> "Observer":
         """Create the topics, register the schema and begin to watch (blocking)."""
@@ -366,92 +258,17 @@ class Run:
             health_port=int(environ["K2_HEALTH_PORT"]),
         )
 
-    def _write_session(self, environ: dict[str, str]) -> None:
-        """Leave the addresses for ``k2 verify``, ``query``, ``tail`` and ``schema``."""
-        lines = [
-            f"{name}={environ[name]}"
-            for name in (
-                *("BINANCE_SYMBOLS", "BINANCE_STREAM", "BINANCE_WS_URL", "BINANCE_REST_URL"),
-                *("KAFKA_BOOTSTRAP", "KAFKA_TOPIC_PREFIX", "SCHEMA_REGISTRY_URL", "K2_LAKE_DIR"),
-                "K2_SYMBOLS_FILE",
-            )
-            if name in environ
-        ]
-        text = "# Written by k2 up: what this state directory ran last.\n" + "\n".join(lines) + "\n"
-        path = self._state_dir / SESSION_FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-
-    async def _show(self, observer: "Observer", places: dict[str, Path | str]) -> None:
-        seen_rows = False
-        if not self._console.is_terminal:
-            for name, place in places.items():
-                self._say(f"{name}: {place}")
-            shown_at_s = time.monotonic()
-            while True:
-                await asyncio.sleep(0.1)
-                if not seen_rows and observer.watcher.new_rows:
-                    seen_rows = True
-                    self._say(f"first new rows are in the lake ({self._elapsed()})")
-                if time.monotonic() - shown_at_s >= LINE_EVERY_S:
-                    shown_at_s = time.monotonic()
-                    self._say(observer.line())
-        with Live(console=self._console, refresh_per_second=VIEW_PER_S) as live:
-            while True:
-                title = f"k2 · {self._elapsed()}"
-                live.update(observer.render(title=title, places=places))
-                await asyncio.sleep(1 / VIEW_PER_S)
-
     async def _stop_services(self) -> None:
         """Stop who watches, capture, archive (which takes the rest of the topic), exchange."""
         order = {"prometheus": 0, "stream": 1, "archive": 2, "exchange": 3}
         for service in sorted(self._services, key=lambda one: order[one.name]):
-            self._say(f"stopping {service.name}")
+            self._voice.say(f"stopping {service.name}")
             await service.stop()
         self._services = []
 
     async def _stop_all(self) -> None:
         await self._stop_services()
         await self._stack.stop()
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _say_ready(self, address: StackAddress) -> None:
-        self._say(
-            f"Kafka {_local(address.bootstrap)} and registry "
-            f"{_local(address.registry_url)} are ready ({self._elapsed()})"
-        )
-
-    def _elapsed(self) -> str:
-        return f"{time.monotonic() - self._started_at_s:.1f} s"
-
-
-async def _listed_symbols(rest_url: str, exchange: Service) -> list[str]:
-    """Return what the exchange lists, once it answers."""
-    deadline_s = time.monotonic() + READY_DEADLINE_S
-    async with aiohttp.ClientSession() as session:
-        while True:
-            try:
-                async with session.get(f"{rest_url}/api/v3/exchangeInfo") as reply:
-                    info = msgspec.json.decode(await reply.read())
-                    return [row["symbol"] for row in info["symbols"]]
-            except aiohttp.ClientConnectionError as exc:
-                if time.monotonic() > deadline_s or not exchange.running:
-                    raise StopError(
-                        f"the built-in exchange does not answer: {exchange.said()}"
-                    ) from exc
-            await asyncio.sleep(0.05)
-
-
-def _from_here(path: Path) -> Path:
-    """Return the path as the user would type it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _local(address: str) -> str:
-    return address.replace("127.0.0.1", "localhost")
 
 
 def run_up(options: UpOptions) -> ExitCode:
