@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
 from k2.errors import RetryError
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.connection import KafkaConnection
+from k2.kafka.watermarks import watermarks
 
 QUIET_MAX_S = 30.0
 ASK_TIMEOUT_S = 10.0
@@ -100,14 +101,9 @@ class PartitionReader:
         """
         consumer = self._make(self._kafka.client({**self._settings, "isolation.level": isolation}))
         try:
-            first, end = consumer.get_watermark_offsets(
-                TopicPartition(self._topic, self._shard), timeout=ASK_TIMEOUT_S
-            )
-        except KafkaException as exc:
-            raise RetryError(f"Kafka did not tell the end of {self._topic}: {exc}") from exc
+            return watermarks(consumer, self._topic, self._shard, timeout_s=ASK_TIMEOUT_S)
         finally:
             consumer.close()
-        return first, end
 
 
 def first_offset(kafka: KafkaConnection, topic: str, shard: int) -> int:

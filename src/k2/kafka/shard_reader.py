@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from k2.errors import RetryError
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.connection import KafkaConnection
 from k2.kafka.position import ShardRecord
 from k2.kafka.positions import PositionIntake
+from k2.kafka.watermarks import watermarks
 
 ASK_TIMEOUT_S = 5.0
 
@@ -167,10 +168,5 @@ class EndAsker:
         if isolation not in self._consumers:
             settings = _LIBRARY_SETTINGS | {"isolation.level": isolation}
             self._consumers[isolation] = self._make(self._kafka.client(settings))
-        try:
-            _, end = self._consumers[isolation].get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=ASK_TIMEOUT_S
-            )
-        except KafkaException as exc:
-            raise RetryError(f"Kafka did not tell the end of {topic}: {exc.args[0].str()}") from exc
-        return int(end)
+        consumer = self._consumers[isolation]
+        return watermarks(consumer, topic, partition, timeout_s=ASK_TIMEOUT_S)[1]
