@@ -27,7 +27,7 @@ class Partition:
 
 
 def _ends(partition: Partition) -> tuple[int, int]:
-    return watermarks(cast(Consumer, partition), "t", 3, timeout_s=2.0)
+    return watermarks(cast("Consumer", partition), "t", 3, timeout_s=2.0)
 
 
 @pytest.mark.parametrize(
