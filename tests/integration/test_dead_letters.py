@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from integration.harness import Process, Room, read_messages, read_topic, wait_for
 from k2.ingestion.topic_archive import CONSUMER_GROUP
@@ -74,11 +75,11 @@ def test_a_replay_brings_each_declared_id_once_whatever_dies_meanwhile(room: Roo
     room.extra |= {"K2_HEAL_WAIT_MAX": "1"}
     room.exchange("--rate", "300")
     streams = [room.stream(name="one"), room.stream(name="two")]
-    room.archive()
+    archive = room.archive()
     room.wait_until_archiving()
-    # Five ids no source has: two of them void at the exchange, so that nobody looks for them.
+    # Six ids no source has: two of them void at the exchange, so that nobody looks for them.
     void = declare_void(room)
-    missing = declare_missing(room)
+    *missing, nowhere = declare_missing(room)
     first = room.topic_records()[X][0]["source_sequence"]
     recorded = row_of(room, first + 1)
     # The letters of a decoder that could not read what today's can.
@@ -92,11 +93,7 @@ def test_a_replay_brings_each_declared_id_once_whatever_dies_meanwhile(room: Roo
         letter(room, event(recorded), topic="other.binance"),
         letter(room, event(recorded) | {"a": 1 << 40}),
     ]
-    room.dead_letter_dir.mkdir(exist_ok=True)
-    for file in room.dead_letter_dir.iterdir():
-        file.unlink()
-    path = room.dead_letter_dir / f"binance-{datetime.now(UTC):%Y%m%d}.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in letters))
+    write_letters(room, letters)
 
     dry = replay(room, "--dry-run")
     assert [one["outcome"] for one in dry["letters"]] == [
@@ -106,7 +103,7 @@ def test_a_replay_brings_each_declared_id_once_whatever_dies_meanwhile(room: Roo
 
     # REST has the first missing row by now, and a voided one; the others nobody has.
     room.forget_faults()
-    rest_lacks(room, missing[1], missing[-1])
+    rest_lacks(room, missing[1], nowhere)
     rest_lacks(room, void[1], void[1])
     words = [sys.executable, "-m", "k2", "dlq", "replay", "--json"]
     running = [room.process(f"replay{n}", words).start() for n in range(2)]
@@ -133,7 +130,7 @@ def test_a_replay_brings_each_declared_id_once_whatever_dies_meanwhile(room: Roo
 
     def complete() -> bool:
         (one,) = room.proof().symbols
-        return one.missing == one.duplicates == 0 and one.declared == 1
+        return one.missing == one.duplicates == 0 and one.declared == 2
 
     wait_for(complete, what=f"the lake to have what was brought: {room.proof()}")
     verified = json.loads(room.k2("verify", "--json").stdout)
@@ -141,6 +138,23 @@ def test_a_replay_brings_each_declared_id_once_whatever_dies_meanwhile(room: Roo
     ids = [record["source_sequence"] for record in room.topic_records()[X]]
     assert len(ids) == len(set(ids))
     assert not set(ids) & {*missing, *void}
+    assert [one.end() for one in (writer(streams), archive)] == [0, 0]
+    lose_kafka(room)
+    write_letters(room, [letter(room, event(row_of(room, i))) for i in (nowhere, missing[0])])
+    assert [one["outcome"] for one in replay(room, "--dry-run")["letters"]] == [
+        "repairable",
+        "recorded",
+    ], "the position looks for it, though the record that declared it is gone"
+
+
+def lose_kafka(room: Room) -> None:
+    """Delete what says where the tape stands, and have the position rebuilt from the lake."""
+    admin = AdminClient({"bootstrap.servers": room.stack.address.bootstrap})
+    topics = {room.topic, *(f"{room.topic}.{of}" for of in ("positions", "gaps"))}
+    for done in admin.delete_topics(sorted(topics)).values():
+        done.result(10)
+    wait_for(lambda: not topics & {*admin.list_topics(timeout=10).topics}, what="no topic")
+    room.k2("positions", "rebuild", "--from-lake")
 
 
 def send(room: Room, value: bytes) -> int:
@@ -194,14 +208,14 @@ def malformed(room: Room, text: str, *, count: int) -> None:
 
 
 def declare_missing(room: Room) -> list[int]:
-    """Have three ids declared that no source has; return them."""
+    """Have four ids declared that no source has; return them."""
     newest = room.stop_trading()[X]
     which = {"symbol": X, "stream": "aggTrade"}
-    room.control("stream-faults", {"fault": "skip", "count": 3, **which})
-    room.control("rest", {"missing": {"first_id": newest + 1, "last_id": newest + 3, **which}})
+    room.control("stream-faults", {"fault": "skip", "count": 4, **which})
+    room.control("rest", {"missing": {"first_id": newest + 1, "last_id": newest + 4, **which}})
     room.control("trading", {"on": True})
-    wait_for(lambda: gaps(room, "missing") == 3, what="three ids to be declared missing")
-    return [newest + 1, newest + 2, newest + 3]
+    wait_for(lambda: gaps(room, "missing") == 4, what="four ids to be declared missing")
+    return [newest + 1, newest + 2, newest + 3, newest + 4]
 
 
 def declare_void(room: Room) -> list[int]:
@@ -264,6 +278,15 @@ def letter(room: Room, original: dict[str, Any], *, topic: str = "") -> dict[str
         "schema_version": "v2",
         "original_message": original,
     }
+
+
+def write_letters(room: Room, letters: list[dict[str, Any]]) -> None:
+    """Have these dead letters and no others."""
+    room.dead_letter_dir.mkdir(exist_ok=True)
+    for file in room.dead_letter_dir.iterdir():
+        file.unlink()
+    path = room.dead_letter_dir / f"binance-{datetime.now(UTC):%Y%m%d}.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in letters))
 
 
 def replay(room: Room, *words: str) -> Any:

@@ -23,7 +23,7 @@ class Outcome(Enum):
     """Its id is on the tape: nothing to do."""
     STILL_BAD = "still bad"
     REPAIRABLE = "repairable"
-    """Its id was declared, and the letter can be read now."""
+    """Its id is missing, and the letter can be read now."""
     ASKED = "asked"
     """The writer was asked to bring it, and has not answered yet."""
     REPAIRED = "repaired"
@@ -41,8 +41,8 @@ class SymbolTape(NamedTuple):
 
     first_id: int
     next_id: int
-    declared: Sequence[IdRange]
-    """Declared and not repaired since."""
+    missing: Sequence[IdRange]
+    """Declared, or looked for, and not repaired since."""
 
 
 class Tapes(NamedTuple):
@@ -98,7 +98,7 @@ def _place(symbol: str | None, source_id: int | None, tapes: Tapes) -> tuple[Out
     if source_id >= tape.next_id:
         last_id = tape.next_id - 1
         return Outcome.OUTSIDE, f"beyond the tape's last id {last_id}: healing brings what exists"
-    if any(source_id in ids for ids in tape.declared):
+    if any(source_id in ids for ids in tape.missing):
         return Outcome.REPAIRABLE, ""
     return Outcome.RECORDED, ""
 

@@ -1,28 +1,35 @@
 """``k2 dlq replay``: judge the letters, and ask the shards' writers for what can be read now.
 
+Asked, per shard, are its position (where each tape begins and ends, which ids are looked for) and
+after it the gap records (what was declared, what was repaired). An id of a tape is missing where
+either says so and no repair does; every other is taken to be recorded. The topics of trades and the
+lake are not asked: after ``k2 positions rebuild --from-lake``, ids of the lost Kafka that were
+declared and are not looked for (void rows) count as recorded.
+
 Nothing here writes a trade, and nobody is fenced. The wish is a record of its own in
 ``.positions``; whoever writes the shard takes it up, now or later (``dlq_replays``).
 """
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 
 import msgspec
 
 from k2.errors import RetryError
 from k2.ingestion.dlq_judging import Outcome, SymbolTape, Tapes, Verdict, judge
-from k2.ingestion.dlq_replays import declared_ranges
+from k2.ingestion.dlq_replays import declared_ranges, repaired_ranges
 from k2.ingestion.positions_look import Room, find_room
 from k2.kafka.clients import LIBRARY, Clients
+from k2.kafka.gap_records import GapRecord
 from k2.kafka.letter_reading import Letter
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import ShardRecord
 from k2.kafka.replay_request import TRADES_MAX, ReplayRequest, encode_replay, replay_key
 from k2.kafka.request_writer import write_request
 from k2.kafka.tape_reader import TapeReader
-from k2.market import IdRange, StreamKind, Trade
+from k2.market import StreamKind, Trade
 from k2.settings import Settings
 
 ANSWERED_WITHIN_S = 30.0
@@ -83,14 +90,13 @@ def replay(
             clients=clients,
         )
     asked = _until_answered(room, set(shards.values()), set(trades), answered_within_s)
-    left = {shard: _declared(room, shard) for shard in set(shards.values())}
+    repaired = {shard: repaired_ranges(_gap_records(room, shard)) for shard in set(shards.values())}
 
     def fate(one: Verdict) -> Verdict:
         if one.trade is None:
             return one
         symbol, source_id = one.trade.symbol, one.trade.source_id
-        declared = left[shards[symbol]].get(symbol, [])
-        if not any(source_id in ids for ids in declared):
+        if any(source_id in ids for ids in repaired[shards[symbol]].get(symbol, ())):
             outcome, reason = Outcome.REPAIRED, ""
         elif (symbol, source_id) in asked:
             outcome, reason = Outcome.ASKED, "no `k2 stream` has taken it up yet"
@@ -152,17 +158,17 @@ def _tapes(room: Room) -> Tapes:
 def _symbol_tapes(record: ShardRecord, room: Room, shard: int) -> dict[str, SymbolTape]:
     if record.position is None:
         return {}
-    declared = _declared(room, shard)
+    missing = declared_ranges(_gap_records(room, shard), record.position.open_gaps)
     return {
         symbol: SymbolTape(
             where.next_id if where.first_id is None else where.first_id,
             where.next_id,
-            declared.get(symbol, ()),
+            missing.get(symbol, ()),
         )
         for symbol, where in record.position.symbols.items()
     }
 
 
-def _declared(room: Room, shard: int) -> dict[str, Sequence[IdRange]]:
+def _gap_records(room: Room, shard: int) -> list[GapRecord]:
     reader = TapeReader(room.kafka, shard=shard, isolation="read_committed")
-    return dict(declared_ranges(reader.gap_records(room.names.gaps)))
+    return reader.gap_records(room.names.gaps)

@@ -147,21 +147,44 @@ class Replays:
 
 
 def still_declared(
-    symbol: str, source_ids: Sequence[int], records: Iterable[GapRecord]
+    symbol: str, source_ids: Sequence[int], records: Sequence[GapRecord]
 ) -> list[IdRange]:
     """Return what of these ids, ascending, was declared and not repaired since."""
     left = declared_ranges(records).get(symbol, [])
     return ranges([i for i in source_ids if any(i in ids for ids in left)])
 
 
-def declared_ranges(records: Iterable[GapRecord]) -> Mapping[str, list[IdRange]]:
-    """Return, by symbol, what was declared and not repaired since; ascending."""
-    declared: dict[str, list[IdRange]] = {}
-    repaired: dict[str, list[IdRange]] = {}
-    for one in records:
-        side = declared if one.event is GapEvent.DECLARED else repaired
-        side.setdefault(one.symbol, []).append(one.ids)
+def declared_ranges(
+    records: Sequence[GapRecord], open_gaps: Iterable[OpenGap] = ()
+) -> Mapping[str, list[IdRange]]:
+    """Return, by symbol, what is missing from the tape, ascending by first id.
+
+    That is what was declared or is looked for, and was not repaired since. The position is asked
+    beside the records because one that was rebuilt from the lake looks for gaps whose records went
+    with the Kafka that was lost.
+
+    Args:
+        records: Of gaps; read after the position, or what was repaired meanwhile counts as missing.
+        open_gaps: What the position says is looked for.
+    """
+    missing = _by_symbol(records, GapEvent.DECLARED)
+    for gap in open_gaps:
+        missing.setdefault(gap.symbol, []).append(gap.ids)
+    repaired = repaired_ranges(records)
     return {
         symbol: without(sorted(ids), sorted(repaired.get(symbol, [])))
-        for symbol, ids in declared.items()
+        for symbol, ids in missing.items()
     }
+
+
+def repaired_ranges(records: Iterable[GapRecord]) -> Mapping[str, list[IdRange]]:
+    """Return, by symbol, what came late and is on the tape now."""
+    return _by_symbol(records, GapEvent.REPAIRED)
+
+
+def _by_symbol(records: Iterable[GapRecord], event: GapEvent) -> dict[str, list[IdRange]]:
+    found: dict[str, list[IdRange]] = {}
+    for one in records:
+        if one.event is event:
+            found.setdefault(one.symbol, []).append(one.ids)
+    return found

@@ -12,7 +12,7 @@ from k2.ingestion.dlq_replay import judge_letters, replay, requests_for
 from k2.kafka.clients import Clients
 from k2.kafka.connection import KafkaConnection
 from k2.kafka.gap_records import GapEvent, GapRecord
-from k2.kafka.position import Identity, ShardPosition, ShardRecord, SymbolPosition
+from k2.kafka.position import Identity, OpenGap, ShardPosition, ShardRecord, SymbolPosition
 from k2.kafka.replay_request import TRADES_MAX, ReplayRequest, decode_replay
 from k2.market import GapClass, IdRange
 from k2.settings import Settings
@@ -38,6 +38,12 @@ class FakeRoom:
 
     def record(self, _shard: int) -> ShardRecord:
         return self.said
+
+    def loses_its_gap_records(self) -> None:
+        """Be rebuilt from the lake: the position looks for ids of which no record is left."""
+        self.gaps.clear()
+        position = msgspec.structs.replace(POSITION, open_gaps=(OpenGap(X, IdRange(149, 151), 1),))
+        self.said = msgspec.structs.replace(self.said, position=position)
 
     @staticmethod
     def gap(event: GapEvent) -> GapRecord:
@@ -105,6 +111,29 @@ def test_what_no_writer_has_answered_is_asked_for_and_not_asked_for_again(room: 
 def test_what_the_writer_left_declared_is_declined(room: FakeRoom) -> None:
     room.answer = "declined"
     assert outcomes(room)[0] is Outcome.DECLINED
+
+
+def test_what_the_position_looks_for_is_missing_where_no_record_declares_it(
+    room: FakeRoom,
+) -> None:
+    room.loses_its_gap_records()
+    found = [one.outcome for one in judge_letters(Settings(), iter(LETTERS))]
+    assert found == [Outcome.REPAIRABLE, Outcome.REPAIRABLE, Outcome.RECORDED]
+    assert outcomes(room) == [Outcome.REPAIRED, Outcome.REPAIRED, Outcome.RECORDED]
+    assert len(room.asked) == 1
+    assert outcomes(room) == [Outcome.RECORDED] * 3, "repaired after the position was read"
+    assert len(room.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"), [("declined", Outcome.DECLINED), ("nothing yet", Outcome.ASKED)]
+)
+def test_what_only_the_position_knew_is_repaired_when_a_record_says_so(
+    room: FakeRoom, answer: str, outcome: Outcome
+) -> None:
+    room.loses_its_gap_records()
+    room.answer = answer
+    assert outcomes(room)[0] is outcome
 
 
 def test_a_wish_of_which_nobody_knows_is_said_to_be(room: FakeRoom) -> None:

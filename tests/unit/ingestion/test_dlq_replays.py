@@ -279,3 +279,13 @@ def test_what_is_still_declared() -> None:
         *(IdRange(2, 2), IdRange(6, 6), IdRange(8, 8), IdRange(20, 20)),
     ]
     assert still_declared("ETHUSDT", [2], records) == []
+
+
+def test_what_is_looked_for_is_missing_with_what_is_declared() -> None:
+    looked_for = [OpenGap(X, IdRange(8, 12), 1), OpenGap("ETHUSDT", IdRange(3, 3), 1)]
+    missing = declared_ranges([gap(5, 9), gap(11, 11, GapEvent.REPAIRED)], looked_for)
+    assert {i for ids in missing[X] for i in range(ids.first_id, ids.last_id + 1)} == {
+        *range(5, 11),
+        12,
+    }
+    assert missing["ETHUSDT"] == [IdRange(3, 3)]
