@@ -7,7 +7,8 @@ callback tells them apart.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -23,6 +24,11 @@ _TLS = (
     "KAFKA_SSL_CERTIFICATE_LOCATION"
 )
 _ABSENT = "Kafka cannot be reached, is it running?"
+
+ANSWER_SLACK_S = 1.0
+"""What a request's answer is waited for beyond the request's own time."""
+
+T = TypeVar("T")
 
 
 class KafkaAdmin(AdminClient):
@@ -65,6 +71,21 @@ class KafkaAdmin(AdminClient):
     def _told(self, problem: KafkaError) -> None:
         if problem.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - says nothing new
             self._heard[problem.code()] = _short(problem.str())
+
+
+def answered(future: "Future[T]", *, request_timeout_s: float) -> T:
+    """Return the answer to an admin request that may take ``request_timeout_s``.
+
+    It is waited for somewhat longer: the library ends the request by its own clock and says so. Who
+    stops waiting just then leaves it under way, and has a ``TimeoutError`` that no caller expects.
+
+    Raises:
+        KafkaException: As the library says, or because it says nothing.
+    """
+    try:
+        return future.result(request_timeout_s + ANSWER_SLACK_S)
+    except TimeoutError as exc:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from exc  # noqa: SLF001
 
 
 def unreachable(admin: AdminClient, exc: KafkaException | TimeoutError) -> str:

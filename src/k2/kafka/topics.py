@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from k2.errors import RetryError, StopError
-from k2.kafka.admin import unreachable
+from k2.kafka.admin import answered, unreachable
 
 ADMIN_TIMEOUT_S = 5.0
 
@@ -97,9 +97,11 @@ def create_topics(admin: AdminClient, names: TopicNames, *, shards: int) -> list
     ]
     if not new:
         return []
-    for topic, future in admin.create_topics(new, operation_timeout=ADMIN_TIMEOUT_S).items():
+    for topic, future in admin.create_topics(
+        new, operation_timeout=ADMIN_TIMEOUT_S, request_timeout=ADMIN_TIMEOUT_S
+    ).items():
         try:
-            future.result(ADMIN_TIMEOUT_S)
+            answered(future, request_timeout_s=ADMIN_TIMEOUT_S)
         except KafkaException as exc:
             if exc.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise RetryError(
@@ -123,7 +125,7 @@ def describe_topics(admin: AdminClient, topics: Iterable[str]) -> dict[str, Topi
         TopicCollection(wanted), request_timeout=ADMIN_TIMEOUT_S
     ).items():
         try:
-            description = future.result(ADMIN_TIMEOUT_S)
+            description = answered(future, request_timeout_s=ADMIN_TIMEOUT_S)
         except KafkaException as exc:
             raise RetryError(f"Kafka did not describe {topic}: {exc.args[0].str()}") from exc
         facts[topic] = TopicFacts(str(description.topic_id), len(description.partitions))

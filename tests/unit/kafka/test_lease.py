@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from k2.errors import RetryError
+from k2.kafka import admin, lease
 from k2.kafka.clients import Clients
 from k2.kafka.connection import KafkaConnection
 from k2.kafka.lease import Lease, LeaseChange, group_id, other_members
@@ -198,3 +199,21 @@ def test_the_other_members_are_counted() -> None:
     assert other_members(_admin(nobody), "g", client_id="a") == 0
     with pytest.raises(RetryError):
         other_members(_admin(KafkaError(KafkaError._TRANSPORT)), "g", client_id="a")
+
+
+def test_a_kafka_that_does_not_answer_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "ADMIN_TIMEOUT_S", 0.05)
+    nowhere = AdminClient({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    for _ in range(5):
+        with pytest.raises(RetryError, match="Timed out"):
+            other_members(nowhere, "g", client_id="a")
+
+
+def test_a_library_that_says_nothing_is_not_waited_for_any_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "ADMIN_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(admin, "ANSWER_SLACK_S", 0.01)
+    silent = SimpleNamespace(describe_consumer_groups=lambda groups, **_: {groups[0]: Future()})
+    with pytest.raises(RetryError):
+        other_members(cast("AdminClient", silent), "g", client_id="a")
