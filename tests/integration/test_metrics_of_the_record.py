@@ -35,6 +35,7 @@ def test_what_happens_to_the_record_is_seen(room: Room) -> None:
     archive = Watched(room, room.archive())
     room.wait_until_archiving()
     a_steady_flow(archive)
+    topic_and_table_hold_the_same_ids(room, stream, archive)
     room.control("listings", {"status": {QUIET: "BREAK"}})
     a_hole_that_heals(room, stream)
     ids_declared_and_repaired(room, stream)
@@ -45,7 +46,7 @@ def test_what_happens_to_the_record_is_seen(room: Room) -> None:
     stream.becomes(0, "k2_symbol_silent", symbol=QUIET)
     assert stream.value("k2_promise_broken") == 0
     poison(room, archive)
-    a_lake_that_cannot_be_written(room, archive)
+    a_lake_that_cannot_be_written(room, stream, archive)
     a_foreign_duplicate(room, archive)
 
 
@@ -64,6 +65,27 @@ def a_steady_flow(archive: Watched) -> None:
         archive.rises(f"{name}_count")
         assert archive.value(f"{name}_sum") > 0
     archive.becomes(1, "serializer_cache_size", component_type="consumer")
+
+
+def topic_and_table_hold_the_same_ids(room: Room, stream: Watched, archive: Watched) -> None:
+    """Trading stopped, and all of it archived: both figures name the id after the last of both."""
+    newest = room.stop_trading()
+    for symbol, last_id in newest.items():
+        stream.becomes(last_id + 1, "k2_next_id", symbol=symbol)
+        archive.becomes(last_id + 1, "k2_lake_next_id", symbol=symbol)
+    in_topic = {
+        symbol: [record["source_sequence"] for record in records]
+        for symbol, records in room.topic_records().items()
+    }
+    in_table = room.reader().run(
+        "SELECT symbol, min(source_sequence), max(source_sequence), count(*) FROM trades GROUP BY 1"
+    )
+    assert {symbol: ids[-1] for symbol, ids in in_topic.items()} == newest
+    assert sorted(in_table.rows) == sorted(
+        (symbol, ids[0], ids[-1], len(ids)) for symbol, ids in in_topic.items()
+    )
+    assert all(len(ids) == ids[-1] - ids[0] + 1 for ids in in_topic.values())
+    room.control("trading", {"on": True})
 
 
 def a_hole_that_heals(room: Room, stream: Watched) -> None:
@@ -133,7 +155,7 @@ def poison(room: Room, archive: Watched) -> None:
     archive.reaches(1, "serializer_cache_evictions_total", component_type="consumer")
 
 
-def a_lake_that_cannot_be_written(room: Room, archive: Watched) -> None:
+def a_lake_that_cannot_be_written(room: Room, stream: Watched, archive: Watched) -> None:
     of_trades = {"topic": room.topic, "partition": "0"}
     of_trades["consumer_group"] = "k2-iceberg-writer-crypto-v2"
     archive.until(lambda age_s: age_s < 3, "kafka_consumer_lag_seconds", **of_trades)
@@ -143,6 +165,10 @@ def a_lake_that_cannot_be_written(room: Room, archive: Watched) -> None:
         archive.reaches(4, "kafka_consumer_lag_seconds", **of_trades)
         archive.reaches(400, "kafka_consumer_lag_messages", **of_trades)
         archive.reaches(400, "iceberg_batch_size", table="trades")
+        behind = archive.value("k2_lake_next_id", symbol=X)
+        ahead = stream.reaches(behind + 100, "k2_next_id", symbol=X)
+        assert archive.value("k2_lake_next_id", symbol=X) == behind, "the topic alone goes on"
+    archive.reaches(ahead, "k2_lake_next_id", symbol=X)
     archive.until(lambda age_s: age_s < 3, "kafka_consumer_lag_seconds", **of_trades)
     archive.until(lambda offsets: offsets < 400, "kafka_consumer_lag_messages", **of_trades)
 
