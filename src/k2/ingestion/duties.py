@@ -151,8 +151,10 @@ class Duties:
 
     def late(self, trade: Trade, shard: Shard) -> None:
         """A trade came whose id the tape has passed: perhaps by declaring it missing."""
-        if shard.told.position.open_gaps and shard.role is Role.WRITER:
-            self._repairs[shard].late(trade)
+        repairs = self._repairs.get(shard)
+        # A writer just made so has no duties for a moment: its repairs then ask REST for it.
+        if repairs and shard.told.position.open_gaps and shard.role is Role.WRITER:
+            repairs.late(trade)
 
     def _of_writer(self, symbol: str) -> SymbolHealer | None:
         healer = self._healers.get(symbol)

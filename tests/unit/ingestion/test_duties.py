@@ -184,6 +184,23 @@ def test_what_is_being_healed_is_told_with_its_beginning(tmp_path: Path) -> None
     virtually(tell())
 
 
+def test_a_late_trade_between_take_over_and_duties_is_repaired_by_rest(tmp_path: Path) -> None:
+    async def tell() -> None:
+        scene = Scene(tmp_path)
+        world = scene.world
+        position = world.shard.told.position
+        gap = OpenGap("BTCUSDT", IdRange(2, 2), virtual_host().wall_ns() // 1000)
+        world.log.say(msgspec.structs.replace(position, open_gaps=(gap,)))
+        world.follow()
+        scene.rest.first, scene.rest.newest = 1, 4
+        await world.shard.take_over()
+        scene.duties.late(trade(2), world.shard)
+        assert world.repaired == []
+        await scene.serve(until(lambda: world.repaired == [2]))
+
+    virtually(tell())
+
+
 def test_a_late_trade_is_repaired_by_the_writer_alone(tmp_path: Path) -> None:
     async def tell() -> None:
         scene = Scene(tmp_path)
