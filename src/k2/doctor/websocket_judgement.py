@@ -32,8 +32,8 @@ def judge_stream(place: Place, seen: StreamSeen | Unseen) -> list[Finding]:
             fail(
                 f"{place} WebSocket",
                 seen.reason,
-                fix=f"correct the path in {place.setting} (/ws or /stream); an HTTP 403, 418 or "
-                "429 is the venue's: wait, or connect from elsewhere",
+                fix=f"correct the path in {place.setting} (/ws or /stream); an HTTP 418 or 429 "
+                "is the venue's: wait; a 403 or 451 too: connect from elsewhere",
             )
         ]
     return [

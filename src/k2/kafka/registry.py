@@ -138,9 +138,10 @@ class Registry:
             ) as reply:
                 found = json.load(reply)
         except urllib.error.HTTPError as exc:
-            if exc.code == HTTPStatus.NOT_FOUND:
-                return None
-            said = _message(exc)
+            answer = _answer(exc)
+            if exc.code == HTTPStatus.NOT_FOUND and "error_code" in answer:
+                return None  # any other server says 404 too: it knows no such path
+            said = str(answer.get("message") or exc.reason or "no reason given")[:500]
             if exc.code == HTTPStatus.CONFLICT:
                 raise StopError(
                     f"the registry refuses the schema as incompatible: {said}; "
@@ -168,8 +169,10 @@ def _quoted(subject: str) -> str:
     return urllib.parse.quote(subject, safe="")
 
 
-def _message(exc: urllib.error.HTTPError) -> str:
+def _answer(exc: urllib.error.HTTPError) -> dict[str, Any]:
+    """Return what a registry says beside the status; nothing of what is none."""
     try:
-        return str(json.load(exc)["message"])[:500]
-    except (ValueError, KeyError, TypeError, OSError):
-        return exc.reason or "no reason given"
+        found = json.load(exc)
+    except (ValueError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}

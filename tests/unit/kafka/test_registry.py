@@ -107,6 +107,8 @@ def test_a_schema_is_found_by_the_id_records_carry(pretended: Pretended) -> None
     [
         (500, b'{"message": "database away"}'),
         (503, b"<html>busy</html>"),
+        (404, b"404: Not Found"),
+        (404, b'{"detail": "Not Found"}'),
         (200, b"<html>a proxy's page</html>"),
         (200, b"[]"),
         (200, b"{}"),
