@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -53,6 +54,10 @@ class Line:
         """Let connections through again."""
         self._stack.call(self._proxy.accept())
 
+    def lengthen(self, delay_s: float) -> None:
+        """Have everything take so much longer, each way."""
+        self._proxy.delay_s = delay_s
+
 
 @contextmanager
 def blocked_address() -> Iterator[str]:
@@ -93,3 +98,16 @@ def starved(pid: int, *, runs_s: float, rests_s: float) -> Iterator[None]:
         over.set()
         thread.join()
         os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def overlaid(path: Path) -> Iterator[None]:
+    """Have something else stand where a file or folder was, as when its disk is not mounted."""
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    path.write_text("not what should be here")
+    try:
+        yield
+    finally:
+        path.unlink()
+        elsewhere.rename(path)

@@ -57,11 +57,11 @@ class Desk:
         process.environ |= {"K2_LOG_FILE": str(self.log("archive")), **settings}
         return process.start()
 
-    def second(self, *flags: str) -> Process:
+    def second(self, *flags: str, **settings: str) -> Process:
         """Start one more capture beside the first, on the ports of a second one."""
         process = self.room.process("second", [sys.executable, binance_client.__file__, *flags])
         process.environ |= {name: self._ports[port] for port, name in _SECOND.items()}
-        process.environ["K2_LOG_FILE"] = "off"
+        process.environ |= {"K2_LOG_FILE": "off", **settings}
         return process.start()
 
     def health(self, port: int = 8001) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The blocks of a runbook that show a command and what it prints, and whether that is still so.
 
-A block is fenced as ``console id=NAME``. A line that begins with ``$`` is a command; the lines
-after it are fragments of what it prints, in this order: other lines may stand between them. ``…``
-stands for anything within a line, and any run of blanks for one.
+A block is fenced as ``console id=NAME``. A line that begins with ``$`` is a command, lines with
+``>`` right behind it go on with it, as a shell shows them. The lines after it are fragments of what
+it prints, in this order: other lines may stand between them. ``…`` stands for anything within a
+line, and any run of blanks for one.
 """
 
 import re
@@ -60,6 +61,8 @@ def _commands(body: str) -> list[Shown]:
     for line in (raw.strip() for raw in body.splitlines()):
         if line.startswith("$ "):
             found.append((line[2:], []))
+        elif line.startswith("> ") and not found[-1][1]:
+            found[-1] = (f"{found[-1][0]}\n{line[2:]}", [])
         elif line and line != "…":
             found[-1][1].append(line)
     return [Shown(command, tuple(fragments)) for command, fragments in found]

@@ -9,6 +9,7 @@ import pytest
 from integration.harness import Room, wait_for
 from runbooks.causes import Line, blocked_address
 from runbooks.desk import Desk
+from unit.doctor.servers import DAY, encrypted, in_background, make_authority, tls_port
 
 pytestmark = pytest.mark.integration
 
@@ -80,5 +81,54 @@ def test_network_down_blocked_without_heartbeat_and_rate_limited(room: Room, des
         room.control("faults", {"status": 429, "count": 1000, "retry_after_s": 2})
         room.control("connections", {"drop": "abort"})
         desk.sees("rate-limited")
+        for status, block in ((418, "banned"), (451, "refused-here")):
+            room.forget_faults()
+            room.control("stream-faults", {"fault": "refuse", "status": status})
+            room.control("faults", {"status": status, "count": 1000, "retry_after_s": 2})
+            room.control("connections", {"drop": "abort"})
+            desk.sees(block)
         room.forget_faults()
         desk.sees_health("healthy")
+
+
+def test_a_name_without_address_and_certificates_that_are_not_believed(
+    room: Room, desk: Desk
+) -> None:
+    room.exchange("--rate", "100")
+    port = urlsplit(room.exchange_url).port
+    assert port is not None
+    authority = make_authority(room.path)
+    with (
+        in_background(encrypted(authority.context("127.0.0.1"), port)) as believed,
+        tls_port(authority.context("127.0.0.1", left=-DAY)) as expired,
+    ):
+        nowhere = exchange_at("stream.binance.invalid:9443", rest="api.binance.invalid")
+        signed = exchange_at(f"127.0.0.1:{believed}", rest=f"127.0.0.1:{believed}")
+        room.extra |= {
+            "BINANCE_WS_URL": nowhere["BINANCE_WS_URL"],
+            "BINANCE_WS_URL_FALLBACK": signed["BINANCE_WS_URL"],
+        }
+        stream = room.stream()
+        desk.sees_health("unhealthy")
+        desk.sees("name-unresolved", settings=nowhere)
+        desk.sees("certificate-not-believed", settings=signed)
+        old = exchange_at(f"127.0.0.1:{expired}", rest=f"127.0.0.1:{expired}")
+        authorities = {"BINANCE_TLS_CA": str(room.path / "authority.pem")}
+        desk.sees("certificate-expired", settings=old | authorities)
+
+        desk.sees("authority-named", settings=signed)
+        assert stream.end() == 0
+        room.extra |= authorities
+        room.stream()
+        desk.sees_health("degraded")  # by the leg whose name has no address
+        assert [leg["live"] for leg in desk.health()["legs"]] == [False, True]
+
+
+def exchange_at(ws: str, *, rest: str) -> dict[str, str]:
+    """Return the settings of an exchange that speaks TLS at these places."""
+    url = f"wss://{ws}/ws"
+    return {
+        "BINANCE_WS_URL": url,
+        "BINANCE_WS_URL_FALLBACK": url,
+        "BINANCE_REST_URL": f"https://{rest}",
+    }

@@ -1,6 +1,7 @@
 """Causes in the messages: the runbook's commands show each as it says."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -57,11 +58,22 @@ def test_letters_that_cannot_be_written_are_counted_and_the_disk_is_named(
     room: Room, desk: Desk
 ) -> None:
     room.exchange("--rate", "100")
-    room.dead_letter_dir.write_text("a file where the folder should be")
+    room.dead_letter_dir.mkdir()
+    today = datetime.now(UTC)
+    for day in (today, today + timedelta(days=1)):
+        file = room.dead_letter_dir / f"binance-{day:%Y%m%d}.jsonl"
+        file.symlink_to("/dev/full")  # each write to it is answered as by a full disk
     room.stream()
-    wait_for(lambda: desk.health().get("ready"), what="the capture to record")
+    desk.sees_health("healthy")
+    send(room, "{oops")
+    desk.sees("letters-disk-full")
+
+    room.dead_letter_dir.rename(room.path / "elsewhere")
+    room.dead_letter_dir.write_text("a file where the folder should be")
+    lost = sum(desk.samples("binance_dlq_write_errors_total").values())
     send(room, "{oops")
     desk.sees("letters-lost")
+    assert sum(desk.samples("binance_dlq_write_errors_total").values()) > lost
 
 
 def send(room: Room, text: str) -> None:

@@ -5,10 +5,13 @@ import signal
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
-from integration.harness import Room, read_messages, wait_for
+from integration.harness import Process, Room, read_messages, wait_for
+from k2.lake.tables import open_catalog
 from k2.market import StreamKind
 from k2.simulator import Ledger
+from runbooks.causes import overlaid
 from runbooks.desk import Desk
 
 pytestmark = pytest.mark.integration
@@ -16,7 +19,9 @@ pytestmark = pytest.mark.integration
 X = "BTCUSDT"
 
 
-def test_holes_gaps_an_absent_archive_and_two_of_them(room: Room, desk: Desk) -> None:
+def test_holes_gaps_a_missing_heartbeat_and_what_keeps_the_lake_from_being_written(
+    room: Room, desk: Desk
+) -> None:
     room.symbols = (X, "ETHUSDT")
     room.extra["K2_HEAL_WAIT_MAX"] = "2"
     room.exchange("--rate", "100")
@@ -44,6 +49,8 @@ def test_holes_gaps_an_absent_archive_and_two_of_them(room: Room, desk: Desk) ->
         if one.running:
             one.end()
     archive.start()
+    room.wait_until_archived(room.newest_ids())
+    keep_the_lake_away(room, desk, archive)
 
     lose_three_ids(room)
     desk.sees("gap-open")
@@ -73,10 +80,18 @@ def test_no_writer_a_refusal_its_repair_and_a_doubled_record(room: Room, desk: D
     room.symbols = (X,)
     room.exchange("--rate", "100")
     stream = room.stream()
-    desk.archive()
+    archive = desk.archive()
     room.wait_until_archiving()
     assert stream.end() == 0
     observer = room.stream("--role", "observer")
+    wait_for(lambda: desk.health().get("role") == "observer", what="the observer to answer")
+    # That nobody writes shows after 15 s; meanwhile others are refused.
+    assert room.stream().wait() == 1
+    desk.sees("refused-port")
+    log = str(desk.log("binance_client"))
+    assert desk.second("--symbols", "DOGEUSDT", K2_LOG_FILE=log).wait() == 1
+    desk.sees("refused-symbols")
+    desk.sees("setting-wrong")
     desk.sees("no-writer")
     assert observer.end() == 0
 
@@ -84,9 +99,47 @@ def test_no_writer_a_refusal_its_repair_and_a_doubled_record(room: Room, desk: D
     desk.sees("topic-duplicates")
     assert room.stream().wait() == 1
     desk.sees("refused")
+    delete_topic(room, f"{room.topic}.positions")
+    assert room.stream().wait() == 1
+    desk.sees("refused-no-position")
     room.k2("positions", "rebuild", "--from-topic")
-    room.stream()
+    stream = room.stream()
     desk.sees("refusal-repaired")
+
+    assert (stream.end(), archive.end()) == (0, 0)
+    delete_topic(room, room.topic)
+    desk.sees("topic-missing")
+    assert room.stream().wait() == 1
+    desk.sees("refused-new-topic")
+
+
+def delete_topic(room: Room, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": room.stack.address.bootstrap})
+    admin.delete_topics([topic])[topic].result(10)
+    wait_for(lambda: topic not in admin.list_topics(timeout=10).topics, what=f"{topic} to be gone")
+
+
+def keep_the_lake_away(room: Room, desk: Desk, archive: Process) -> None:
+    """Have its files, its catalog and its table be no good in turn, and mend each."""
+    with overlaid(room.lake_dir / "warehouse"):
+        desk.sees("lake-storage-away")
+    room.wait_until_archived(room.newest_ids())
+
+    assert archive.end() == 0
+    with overlaid(room.lake_dir / "catalog.db"):
+        archive.start()
+        desk.sees("lake-catalog-away")
+    room.wait_until_archived(room.newest_ids())
+
+    assert archive.end() == 0
+    table = open_catalog(lake_dir=room.lake_dir).load_table("crypto.trades")
+    table.append(table.scan(limit=1).to_arrow())
+    assert archive.start().wait() == 1
+    desk.sees("lake-table-changed")
+    desk.sees("lake-table-restored")
+    archive.start()
+    room.wait_until_archived(room.newest_ids())
+    assert room.proof().complete
 
 
 def write_first_record_again(room: Room) -> None:
