@@ -5,14 +5,17 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # ships no type information
 import pytest
 
 from integration.harness import wait_for
+from integration.terminal import in_a_terminal
 from system.conftest import StartUp
 from system.ups import START_MAX_S
 
@@ -186,3 +189,42 @@ def sums_of(recording: Path) -> dict[str, tuple[Decimal, Decimal]]:
                 notional[side] += Decimal(event["p"]) * Decimal(event["q"])
                 quantity[side] += Decimal(event["q"])
     return {side: (notional[side], quantity[side]) for side in notional}
+
+
+def runs(process: psutil.Process) -> bool:
+    """Say whether it has not ended; nobody may be there to collect an orphan's exit code."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE) and process.is_running()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_k2_up_whose_terminal_is_closed_leaves_no_process(tmp_path: Path) -> None:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("K2_", "BINANCE_", "KAFKA_", "SCHEMA_"))
+    }
+    environ = {**kept, "K2_STATE_DIR": str(tmp_path / "state"), "K2_DLQ_DIR": str(tmp_path / "dlq")}
+    argv = [sys.executable, "-m", "k2", "up", "--exchange", "built-in", "--ports", "auto"]
+    with in_a_terminal(argv, environ=environ, output=tmp_path / "up.out") as up:
+        wait_for(lambda: "first new rows" in up.log() or not up.running, what="rows in the lake")
+        assert up.popen is not None
+        assert up.running, up.log()
+        children = psutil.Process(up.popen.pid).children(recursive=True)
+    try:
+        assert {"kafka", "registry", "exchange", "stream", "archive"} <= {
+            path.stem for path in (tmp_path / "state" / "pids").iterdir()
+        }
+        assert up.wait() == -signal.SIGHUP
+        wait_for(
+            lambda: not any(runs(child) for child in children),
+            what=f"its children to end: {children}",
+            deadline_s=60,
+        )
+    finally:
+        for child in children:
+            if runs(child):
+                child.kill()
+    said = (tmp_path / "state" / "logs" / "stream.log").read_text(encoding="utf-8")
+    assert "rotation_requested" not in said
