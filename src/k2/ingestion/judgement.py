@@ -1,6 +1,14 @@
 """PURE: what of all that a service says of itself is a problem, worst first."""
 
-from k2.ingestion.health import ArchiveHealth, Health, LakeHealth, LegHealth, Problem, TapeHealth
+from k2.ingestion.health import (
+    ArchiveHealth,
+    Health,
+    LakeHealth,
+    LegHealth,
+    Problem,
+    ShardHealth,
+    TapeHealth,
+)
 
 STALLED_S = 10.0
 """A writer with trades to commit that has not committed for so long does not get through."""
@@ -123,14 +131,21 @@ def _writing(health: Health) -> list[Problem]:
                     f"{_span(age_s)} ago."
                 )
                 problems.append(Problem("bad", "commits_stalled", text))
-        elif shard.role == "standby" and health.phase == "recording":
+        elif health.phase == "recording":
             seen_s = shard.last_news_age_s
             unseen_s = health.uptime_seconds if seen_s is None else seen_s
             comes = any(tape.shard == shard.shard and tape.rate_per_s for tape in health.tapes)
             if comes and unseen_s > UNWRITTEN_S:
-                text = f"Shard {shard.shard}: nobody was seen to write it for {_span(unseen_s)}."
-                problems.append(Problem("warn", "nobody_writes", text))
+                problems.append(_unwritten(shard, unseen_s))
     return problems
+
+
+def _unwritten(shard: ShardHealth, unseen_s: float) -> Problem:
+    text = f"Shard {shard.shard}: nobody was seen to write it for {_span(unseen_s)}"
+    if shard.role == "taking_over":
+        # It is up to this process, and it does not get through.
+        return Problem("bad", "takeover_stalled", f"{text}; this process was let in and cannot.")
+    return Problem("warn", "nobody_writes", f"{text}.")
 
 
 def _tape(tape: TapeHealth) -> list[Problem]:

@@ -16,6 +16,7 @@ from k2.ingestion.legs import LegFigures
 from k2.ingestion.looks import Dependency
 from k2.ingestion.membership import Wish
 from k2.ingestion.memory_trail import MemoryTrail
+from k2.ingestion.shard import Role
 from k2.kafka.position import OpenGap
 from k2.market import IdRange, StreamKind
 from k2.observability import metrics
@@ -310,6 +311,24 @@ def test_a_shard_nobody_writes_is_named_by_its_standby_while_trades_arrive() -> 
         world.shards.log.stand_at(20)
         world.shards.follow()
         assert kinds(await world.health()) == []
+
+    virtually(story())
+
+
+def test_a_take_over_that_does_not_get_through_is_a_problem_of_this_process() -> None:
+    async def story() -> None:
+        world = StatusWorld()
+        world.start()
+        world.connect()
+        world.shards.shard.role = Role.TAKING_OVER
+        for second in range(20):
+            if second == 10:
+                assert kinds(await world.health()) == []
+            world.shards.stream(5 + second, 5 + second)
+            world.status.sample()
+            await asyncio.sleep(1)
+        found = await world.health()
+        assert (found.status, kinds(found)) == ("unhealthy", ["takeover_stalled"])
 
     virtually(story())
 
