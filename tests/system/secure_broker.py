@@ -32,7 +32,7 @@ from k2.local.aot import aot_options
 from k2.local.broker import BrokerConfig, broker_program, format_data_dir, server_properties
 from k2.local.java import java_environ
 from k2.local.ports import LOOPBACK, pick_free
-from k2.local.stack import Prepared
+from k2.local.preparing import Prepared
 
 USER = "k2"
 START_DEADLINE_S = 60.0

@@ -20,7 +20,7 @@ from k2.kafka.admin import KafkaAdmin
 from k2.kafka.connection import KafkaConnection
 from k2.local.background import BackgroundStack
 from k2.local.ports import pick_free
-from k2.local.stack import prepare
+from k2.local.preparing import prepare
 from k2.settings.connections import kafka_connection
 from k2.settings.security import SECRETS, SecuritySettings, variable
 from system.secure_broker import USER, SecureBroker, secure_broker

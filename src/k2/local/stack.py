@@ -9,21 +9,17 @@ import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 
 from k2.errors import StopError
-from k2.local.aot import aot_options, train_missing
+from k2.local.aot import aot_options
 from k2.local.broker import BROKER, BrokerConfig, broker_program, start_broker
-from k2.local.exercises import broker_exercise, registry_exercise
 from k2.local.file_lock import FileLock
-from k2.local.jar_lock import JarLock
-from k2.local.jar_sources import cache_dir, find_sources
-from k2.local.jars import Installation, install, read_lock
 from k2.local.ports import ANY_ADDRESS, LOOPBACK, WantedPort, remembered_ports, require_free
+from k2.local.preparing import Prepared, prepare
 from k2.local.processes import Child, end_leftover
 from k2.local.registry import (
     CONFLUENT_PREFIX,
@@ -73,48 +69,6 @@ class Ended:
     name: str
     return_code: int
     log_tail: str
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything the two processes start from: jars, and AOT caches where training worked."""
-
-    installation: Installation
-    kafka_version: str
-    cache_dir: Path
-
-
-async def prepare(*, report: Callable[[str], None], console: Console | None = None) -> Prepared:
-    """Download and train what is missing; milliseconds when nothing is.
-
-    Raises:
-        RetryError: If a download failed.
-    """
-    lock, cache = read_lock(), cache_dir(os.environ)
-    cancelled = Event()
-    try:
-        installation = await asyncio.to_thread(
-            install,
-            lock,
-            cache_dir=cache,
-            find_sources=lambda: find_sources(os.environ),
-            report=report,
-            console=console,
-            cancelled=cancelled,
-        )
-    finally:
-        # When we are cancelled the thread must not go on downloading.
-        cancelled.set()
-    kafka_version = _kafka_version(lock)
-    await train_missing(
-        [
-            broker_exercise(broker_program(installation), kafka_version=kafka_version),
-            registry_exercise(registry_program(installation)),
-        ],
-        cache_dir=cache,
-        report=report,
-    )
-    return Prepared(installation, kafka_version, cache)
 
 
 class Stack:
@@ -363,10 +317,6 @@ class Stack:
             excluding=set(fixed.values()),
         )
         return fixed | picked
-
-
-def _kafka_version(lock: JarLock) -> str:
-    return next(a.version for a in lock.jars if a.name.startswith("kafka_"))
 
 
 async def _both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:
