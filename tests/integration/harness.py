@@ -34,6 +34,7 @@ from k2.market import StreamKind
 from k2.simulator import Ledger, TapeRow
 
 DEADLINE_S = 60.0
+NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 T = TypeVar("T")
 
 
@@ -391,8 +392,8 @@ def _end(consumer: Consumer, partition: TopicPartition) -> tuple[int] | None:
     try:
         return (consumer.get_watermark_offsets(partition, timeout=10)[1],)
     except KafkaException as exc:
-        if exc.args[0].retriable():
-            return None  # a topic made a moment ago has no leader yet
+        if exc.args[0].code() in NO_LEADER_YET:
+            return None  # a topic made a moment ago
         raise
 
 

@@ -99,11 +99,14 @@ def test_writer_standby_and_archive_are_ready_and_a_take_over_keeps_them_so(room
     assert trades["rows"] > 0
     assert trades["last_commit_age_s"] < 60
     assert any(one["topic"] == room.topic for one in archived["topics"])
-    standby = wait_for(
-        lambda: (h := second_port.ask("/health")[1])["shards"][0]["last_news_age_s"] and h,
-        what="the standby to see the writer write",
-    )
-    assert (standby["status"], standby["shards"][0]["role"]) == ("healthy", "standby"), standby
+
+    def standby() -> Any:
+        found = second_port.ask("/health")[1]
+        assert found["shards"][0]["role"] == "standby", found
+        # A leg that begins, or an archive that has just begun, may leave it degraded for a moment.
+        return found["status"] == "healthy" and found["shards"][0]["last_news_age_s"]
+
+    wait_for(standby, what="the standby to see the writer write, and to be well")
     writer = first_port.ask("/health")[1]
     assert writer["commits"]["mean_s"] > 0
     assert {tape["symbol"] for tape in writer["tapes"]} == set(room.symbols)
