@@ -4,8 +4,10 @@ import time
 from bisect import insort
 from collections.abc import Iterable
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 
 from k2.lake.commit_plan import Source
 from k2.lake.writer import Landed, TableWriter
@@ -17,6 +19,27 @@ from k2.tape.ranges import without
 
 _STEP_NS = 10**7
 """Ages are counted in steps of 10 ms: hundreds of thousands of rows have a few hundred of them."""
+
+_log = structlog.get_logger()
+
+
+class RecordAccount(msgspec.Struct):
+    """What became of every record read of a topic, since this process began."""
+
+    read: int = 0
+    """What Kafka gave."""
+    rows: int = 0
+    dead_letters: int = 0
+    repeated: int = 0
+    """Of ids the table held already: left out."""
+
+    def unaccounted(self, *, waiting: int) -> int:
+        """Return how many came to nothing, or to more than one thing.
+
+        Args:
+            waiting: Records that are read and in no table yet.
+        """
+        return abs(self.read - self.rows - self.dead_letters - self.repeated - waiting)
 
 
 class ArchiveFigures:
@@ -44,13 +67,23 @@ class ArchiveFigures:
         """So many records are read and in no table yet."""
         metrics.batch_size.labels(self._writer.name).set(records)
 
+    def accounted(self, account: RecordAccount, *, waiting: int) -> None:
+        """Judge the account of this topic's records; what it lacks breaks the promise."""
+        count, known = account.unaccounted(waiting=waiting), self._declared.unaccounted
+        if count == known.get(self._topic, 0):
+            return
+        known[self._topic] = count
+        what = "records read are neither rows, dead letters, repeated nor waiting"
+        _log.error("promise_broken", topic=self._topic, what=what, count=count)
+        self._show_promise()
+
     def lag(self, partition: int, *, behind: int, oldest_ms: int | None) -> None:
         """Show how far the table is behind the end of a partition.
 
         Args:
             partition: Of this topic.
             behind: Offsets between the table's and the partition's end.
-            oldest_ms: Timestamp of the oldest record read and not in the table, unix ms.
+            oldest_ms: Timestamp of its oldest record read and not in the table, unix ms.
         """
         metrics.consumer_lag.labels(self._topic, str(partition), self._group).set(behind)
         self._oldest_ms[partition] = oldest_ms
@@ -95,18 +128,27 @@ class ArchiveFigures:
         for symbol in coverage.symbols():
             metrics.lake_next_id.labels(symbol).set(coverage.ranges(symbol)[-1].last_id + 1)
         if coverage.symbols():
-            lacking = self._declared.lacking(coverage)
-            metrics.promise_broken.set(metrics.topic_duplicates.labels().value + lacking)
+            self._declared.lacked = self._declared.lacking(coverage)
+        self._show_promise()
+
+    def _show_promise(self) -> None:
+        twice = metrics.topic_duplicates.labels().value
+        unaccounted = sum(self._declared.unaccounted.values())
+        metrics.promise_broken.set(twice + self._declared.lacked + unaccounted)
 
 
 class Declared:
-    """Which ids gap records cover, as the archive has read them."""
+    """Which ids gap records cover, as the archive has read them, and what nothing accounts for."""
 
     def __init__(self, rows: pa.Table | None = None) -> None:
         """Begin with the rows of the table of gaps."""
         self._ranges: dict[str, list[IdRange]] = {}
         self._reached: dict[str, int] = {}
         """Symbol to the highest id that came from its tape since this process began."""
+        self.lacked = 0
+        """Ids that were lacking when the table was last looked at."""
+        self.unaccounted: dict[str, int] = {}
+        """Topic to how many of its records nothing accounts for."""
         if rows is not None:
             self.add(rows)
 

@@ -1,8 +1,7 @@
 """What a capture counts of its own work, for its metrics page: read at each scrape, never before.
 
-The hot path adds to plain integers of its own; here they are put under their names. Each hop has
-to balance (frames in = frames told apart; trades offered = placed + copies + held + dropped;
-placed = committed + waiting + passed on): ``k2_promise_broken`` counts the hops that do not.
+The hot path adds to plain integers of its own; here they are put under their names.
+``k2_promise_broken`` counts the hops whose account does not balance, see ``broken_accounts``.
 """
 
 from collections.abc import Callable
@@ -99,13 +98,25 @@ class CaptureFigures:
 
 
 def broken_accounts(capture: Capture) -> list[str]:
-    """Return the hops of a capture whose account does not balance."""
+    """Return the hops of a capture whose account does not balance, in a trade's order.
+
+    ``frames``: that came in = told apart. ``streams``: frames that are trades = put to a tape +
+    turned away by a full ring. ``tapes``: offered, by a stream, REST, the spill file or once more
+    at a take-over = placed + copies + held + dropped. ``queues``: placed = put into a ring, beside
+    the declarations. ``rings``: put in = committed + passed on + waiting.
+    """
     broken = []
-    if capture.intake.frames != sum(capture.intake.kinds().values()):
+    intake, shards = capture.intake, capture.shards
+    if intake.frames != sum(intake.kinds().values()):
         broken.append("frames")
-    if not _account(capture).balances:
+    if intake.kinds()["trade"] != sum(shard.heard + shard.turned_away for shard in shards):
+        broken.append("streams")
+    accounts = [(shard.account, shard.ring) for shard in shards]
+    if not all(account.balances for account, _ in accounts):
         broken.append("tapes")
-    if not all(shard.ring.balances for shard in capture.shards):
+    if not all(account.placed == ring.trades for account, ring in accounts):
+        broken.append("queues")
+    if not all(ring.balances for _, ring in accounts):
         broken.append("rings")
     return broken
 

@@ -182,16 +182,24 @@ class Commits:
     def _count(self, items: Iterable[Item], took_s: float) -> None:
         now_ns = self._host.wall_ns()
         trades, healed = 0, Counter[str]()
+        unclear = set_back_ns = 0
         for item in items:
             if isinstance(item, Gap):
                 self._count_gap(item)
                 continue
             trades += 1
             trade = item.trade
-            if trade.origin is Origin.STREAM:
-                self._latency.observe(max(0, now_ns - trade.recv_ts_ns) / 1e9)
-            else:
+            if trade.origin is not Origin.STREAM:
                 healed[trade.symbol] += 1
+            elif now_ns >= trade.recv_ts_ns:
+                self._latency.observe((now_ns - trade.recv_ts_ns) / 1e9)
+            else:
+                unclear += 1
+                set_back_ns = max(set_back_ns, trade.recv_ts_ns - now_ns)
+        if unclear:
+            # One clock, and it ran backwards in between: a 0 would be made up, and below 0 the
+            # histogram's sum would fall, which reads as a restart.
+            _log.warning("clock_set_back", trades=unclear, at_least_s=set_back_ns / 1e9)
         for symbol, count in healed.items():
             metrics.healed.labels(symbol).inc(count)
         metrics.produced.labels(*self._labels).inc(trades)

@@ -216,7 +216,7 @@ class ArchiveHealth(msgspec.Struct, frozen=True):
     """From receipt of a trade to a queryable row, mean of the last minute; None without rows."""
     freshness_p99_s: float | None
     promise_broken: int
-    """Ids neither a row nor a gap record covers, or met twice in the topic; always 0."""
+    """Ids that nothing covers or that came twice, records nothing accounts for; always 0."""
     memory: MemoryHealth
 
 

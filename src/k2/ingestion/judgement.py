@@ -81,7 +81,7 @@ def archive_problems(health: ArchiveHealth) -> list[Problem]:
             )
             problems.append(Problem("bad", "table_commits_stalled", text))
     if health.promise_broken:
-        text = f"{health.promise_broken} ids are missing from the lake or twice in the topic."
+        text = f"{health.promise_broken} ids are missing or twice, or records unaccounted for."
         problems.append(Problem("bad", "promise_broken", text))
     problems += _memory(health.memory.leak_score)
     return _worst_first(problems)

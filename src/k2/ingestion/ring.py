@@ -17,8 +17,9 @@ Item = Placed | Gap
 class Ring(deque[Item]):
     """A shard's ring: the writer commits from it, a standby drops what the writer has committed.
 
-    Counters only grow: ``queued`` items came in, ``written`` ones left into the log by us, and
-    ``passed`` ones otherwise: another process wrote them, or they go on their tapes again.
+    Counters only grow: ``queued`` items came in, ``trades`` of them no declarations; ``written``
+    ones left into the log by us, and ``passed`` ones otherwise: another process wrote them, or they
+    go on their tapes again.
     """
 
     def __init__(self, *, rings: int = 1) -> None:
@@ -26,6 +27,7 @@ class Ring(deque[Item]):
         super().__init__()
         self._rings = rings
         self.queued = 0
+        self.trades = 0
         self.written = 0
         self.passed = 0
 
@@ -45,9 +47,11 @@ class Ring(deque[Item]):
 
     def put(self, items: Iterable[Item]) -> None:
         """Take in more, in tape order."""
-        before = len(self)
-        self.extend(items)
-        self.queued += len(self) - before
+        for item in items:
+            self.append(item)
+            self.queued += 1
+            if isinstance(item, Placed):
+                self.trades += 1
 
     def landed(self, items: int) -> None:
         """The oldest so many are in the log, written by us."""

@@ -83,6 +83,10 @@ class Shard:
         """From the lease to the first possible commit of our last term."""
         self.last_pause_s = 0.0
         """From the last commit before our term, by its writer's clock, to our first one."""
+        self.heard = 0
+        """Trades of the streams that were put to a tape."""
+        self.turned_away = 0
+        """Trades of the streams that a full ring kept from theirs."""
         self.took_over_ns = 0
         self.followed_s = 0.0
         """When another process was last seen to write."""
@@ -121,7 +125,7 @@ class Shard:
 
     @property
     def account(self) -> Account:
-        """What became of every trade offered to the tapes."""
+        """What became of every trade offered to the tapes, from the streams or elsewhere."""
         account = msgspec.structs.replace(self._gone)
         for tape in self.tapes.values():
             account.add(tape)
@@ -164,10 +168,13 @@ class Shard:
         """Put a trade on its symbol's tape."""
         tape = self.tapes[trade.symbol]
         if self.full and self.role is Role.WRITER:
+            self.turned_away += 1
             self.on_loss(trade.symbol)
             return Offer.LET_GO
-        duplicates, released = tape.duplicates, tape.released
-        if placed := tape.offer(trade):
+        offered, duplicates, released = tape.offered, tape.duplicates, tape.released
+        placed = tape.offer(trade)
+        self.heard += tape.offered - offered  # by the tape's own word
+        if placed:
             self.append(placed)
             return Offer.FIRST
         if tape.duplicates > duplicates:

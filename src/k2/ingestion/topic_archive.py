@@ -11,7 +11,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from k2.errors import RetryError, StopError
-from k2.ingestion.archive_figures import ArchiveFigures
+from k2.ingestion.archive_figures import ArchiveFigures, RecordAccount
 from k2.kafka.dead_letters import DeadLetters
 from k2.lake.commit_plan import Source
 from k2.lake.writer import Landed, TableWriter
@@ -56,6 +56,9 @@ class TopicArchive:
         self._values: list[bytes | None] = []
         self._produced_ms: list[int] = []
         """When each of them was produced, as Kafka says: unix time in ms."""
+        self._oldest_ms: dict[int, int] = {}
+        """By partition, when the first record of the batch was produced."""
+        self._account = RecordAccount()
         self._bytes = 0
         self._flushed_at_s = 0.0
         self._remind_at_s = 0.0
@@ -114,7 +117,7 @@ class TopicArchive:
         Returns how many records came.
         """
         if len(self._values) >= HELD_FLUSHES_MAX * self._settings.flush_rows:
-            self._show_lag()  # its seconds go on
+            self._show()  # its seconds go on
             return 0
         try:
             messages = self._consumer.consume(RECORDS_PER_POLL, timeout_s)
@@ -131,7 +134,8 @@ class TopicArchive:
                 self._close_transaction(partition)  # what can be read is whole transactions
             else:
                 self._judge(problem)
-        self._show_lag()
+        self._account.read += taken
+        self._show()
         return taken
 
     def flush(self) -> bool:
@@ -156,7 +160,8 @@ class TopicArchive:
         self._flushed_at_s = began_s
         self._report(landed, took_s)
         self._values, self._produced_ms, self._bytes, self._next = [], [], 0, {}
-        self._show_lag()
+        self._oldest_ms = {}
+        self._show()
         return True
 
     def show_age(self) -> None:
@@ -180,6 +185,7 @@ class TopicArchive:
     def _close_transaction(self, partition: int) -> None:
         """Put into the batch what was read of a partition; nothing that belongs to it will come."""
         if records := self._open.pop(partition, None):
+            self._oldest_ms.setdefault(partition, records[0][1])
             for value, produced_ms in records:
                 self._values.append(value)
                 self._produced_ms.append(produced_ms)
@@ -197,6 +203,9 @@ class TopicArchive:
                 symbol=None,
                 topic=self._topic,
             )
+            self._account.dead_letters += 1
+        self._account.rows += landed.rows
+        self._account.repeated += len(landed.decoded.repeated)
         if landed.decoded.repeated and landed.rereads:
             _log.info("records_already_held", topic=self._topic, count=len(landed.decoded.repeated))
         elif landed.decoded.repeated:
@@ -214,11 +223,11 @@ class TopicArchive:
         except KafkaException as exc:
             _log.debug("offset_commit_skipped", reason=exc.args[0].str())
 
-    def _show_lag(self) -> None:
-        """Show how far the table is behind; costs no request."""
+    def _show(self) -> None:
+        """Show how far the table is behind, and judge the records' account; costs no request."""
         self._figures.waiting(len(self._values))
-        held_ms = [self._produced_ms[0]] if self._produced_ms else []
-        held_ms += [records[0][1] for records in self._open.values() if records]
+        unfinished = sum(len(records) for records in self._open.values())
+        self._figures.accounted(self._account, waiting=len(self._values) + unfinished)
         in_table = self._writer.offsets(self._source)
         for partition in self._partitions:
             _, end = self._consumer.get_watermark_offsets(
@@ -227,8 +236,15 @@ class TopicArchive:
             self._figures.lag(
                 partition,
                 behind=max(0, end - in_table.get(partition, 0)),
-                oldest_ms=min(held_ms, default=None),
+                oldest_ms=self._oldest(partition),
             )
+
+    def _oldest(self, partition: int) -> int | None:
+        """Return when a partition's oldest record was produced that is in no table yet."""
+        if partition in self._oldest_ms:
+            return self._oldest_ms[partition]
+        records = self._open.get(partition)
+        return records[0][1] if records else None
 
     def _judge(self, problem: KafkaError) -> None:
         # The library's names for its own codes start with an underscore.

@@ -111,7 +111,12 @@ class TradeDecoder:
             if not strange:
                 raise
             rest = self.decode([value for value in values if value not in strange], coverage)
-            bad = [Undecodable(v, "does not fit the table", "serialize") for v in strange]
+            # Each of them, also where two are alike: every record becomes something.
+            bad = [
+                Undecodable(value, "does not fit the table", "serialize")
+                for value in values
+                if value is not None and value in strange
+            ]
             return msgspec.structs.replace(rest, undecodable=[*rest.undecodable, *bad])
         return Decoded(rows, after, undecodable, repeated)
 

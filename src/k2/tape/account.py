@@ -12,6 +12,7 @@ class Account(msgspec.Struct):
 
     offered: int = 0
     placed: int = 0
+    """Their turn came: as many have to be queued for the log."""
     copies: int = 0
     dropped: int = 0
     """Let go: no room, disputed, absurd, or covered by a declaration."""

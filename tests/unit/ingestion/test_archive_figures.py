@@ -5,8 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
-from k2.ingestion.archive_figures import ArchiveFigures, Declared
+from k2.ingestion.archive_figures import ArchiveFigures, Declared, RecordAccount
 from k2.lake.commit_plan import Source
 from k2.lake.decoding import Undecodable
 from k2.observability import metrics
@@ -108,6 +109,26 @@ def test_a_hole_nobody_declared_breaks_the_promise() -> None:
     declared.reached(pa.table({"symbol": ["BTCUSDT"], "source_sequence": [6]}))
     ArchiveFigures(_writer("trades", {"BTCUSDT": [(1, 2), (5, 6)]}), declared, topic="t", group="g")
     assert metrics.promise_broken.labels().value == 2
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_record_nothing_accounts_for_breaks_the_promise_whatever_its_topic() -> None:
+    declared = Declared()
+    trades = ArchiveFigures(_writer("trades", {"A": [(1, 2)]}), declared, topic="t", group="g")
+    gaps = ArchiveFigures(_writer("gaps", {}), declared, topic="t.gaps", group="g")
+    whole = RecordAccount(read=9, rows=4, dead_letters=2, repeated=1)
+    with capture_logs() as logs:
+        trades.accounted(whole, waiting=2)
+        gaps.accounted(whole, waiting=2)
+        assert (metrics.promise_broken.labels().value, logs) == (0, [])
+        for _ in range(2):
+            gaps.accounted(whole, waiting=1)
+            trades.accounted(whole, waiting=4)
+    assert metrics.promise_broken.labels().value == 3
+    assert [(line["topic"], line["count"]) for line in logs] == [("t.gaps", 1), ("t", 2)]
+    rows = pa.table({"x": []})
+    trades.landed(_landed(rows, bad=[], repeated=["m"]), took_s=0, produced_ms=[])
+    assert metrics.promise_broken.labels().value == 4, "what else is wrong comes on top"
 
 
 def test_a_late_trade_says_nothing_of_freshness() -> None:

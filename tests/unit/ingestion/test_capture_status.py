@@ -77,18 +77,27 @@ class StatusWorld:
             def figures_of(self, leg: Leg) -> LegFigures:
                 return outer.figures[leg.name[0]]
 
+        class Intake:
+            """Every trade a shard heard came as a frame."""
+
+            def __init__(self) -> None:
+                self.silences = {"BTCUSDT": outer.silence}
+                self.first = lambda one, _shard: outer.told.append(one.source_id)
+
+            @property
+            def frames(self) -> int:
+                return outer.shards.shard.heard
+
+            def kinds(self) -> dict[str, int]:
+                return {"trade": self.frames}
+
         self.capture: Any = SimpleNamespace(
             shards=[self.shards.shard],
             legs=Legs(),
             membership=SimpleNamespace(wish=Wish.AUTO, member=True),
             comparing={},
             duties=SimpleNamespace(healing=self.healing),
-            intake=SimpleNamespace(
-                silences={"BTCUSDT": self.silence},
-                first=lambda one, _shard: self.told.append(one.source_id),
-                frames=0,
-                kinds=dict,
-            ),
+            intake=Intake(),
         )
 
     def start(self) -> None:

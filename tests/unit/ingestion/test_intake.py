@@ -248,6 +248,7 @@ def test_every_frame_is_counted_as_what_it_was(tmp_path: Path) -> None:
         assert intake.kinds() == {"trade": 2, "control": 1, "rejected": 1, "retired": 1}
         assert intake.frames == 5
         assert intake.copies == 1
+        assert scene.world.shard.heard == 2, "each frame that was a trade was put to a tape"
 
     virtually(story())
 

@@ -2,6 +2,7 @@ import pytest
 
 from k2.ingestion import ring
 from k2.ingestion.ring import Item, Ring
+from k2.market import Gap, GapClass, IdRange
 from k2.tape.arbiter import Placed
 from unit.trades import trade
 
@@ -32,6 +33,9 @@ def test_every_item_that_came_in_is_accounted_for(monkeypatch: pytest.MonkeyPatc
     assert (one.queued, one.written, one.passed, len(one)) == (10, 3, 1, 6)
     assert one.balances
     assert len(one.empty()) == 6
+    assert one.balances
+    one.put([*_items(12, 13), Gap("BTCUSDT", IdRange(14, 15), GapClass.MISSING, "why")])
+    assert (one.queued, one.trades) == (13, 12)
     assert one.balances
     one.append(_items(11, 11)[0])
     assert not one.balances, "something came in past the account"

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -7,13 +8,16 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from k2.errors import RetryError, StopError
 from k2.ingestion import topic_archive
+from k2.ingestion.archive_figures import RecordAccount
 from k2.ingestion.topic_archive import HELD_FLUSHES_MAX, TopicArchive
 from k2.kafka.dead_letters import DeadLetters
 from k2.lake.commit_plan import Offsets, Source
+from k2.lake.decoding import Undecodable
 from k2.settings import Settings
 
 FLUSH_ROWS = 10
 TORN_FROM_ROWS = 6
+NOWHERE = Path("nowhere")
 
 
 class Message:
@@ -75,8 +79,12 @@ class FakeFigures:
     def __init__(self) -> None:
         self.lags: list[tuple[int, int, int | None]] = []
         self.commits: list[list[int]] = []
+        self.unaccounted: list[int] = []
 
     def waiting(self, records: int) -> None: ...
+
+    def accounted(self, account: RecordAccount, *, waiting: int) -> None:
+        self.unaccounted.append(account.unaccounted(waiting=waiting))
 
     def lag(self, partition: int, *, behind: int, oldest_ms: int | None) -> None:
         self.lags.append((partition, behind, oldest_ms))
@@ -93,6 +101,8 @@ class FakeWriter:
         self.held = held
         self.written: list[tuple[int, Offsets, Source]] = []
         self.refuses = False
+        self.undecodable: list[Undecodable] = []
+        self.repeated: list[str] = []
 
     def offsets(self, source: Source) -> Offsets:
         return self.held[source]
@@ -102,15 +112,9 @@ class FakeWriter:
             raise RetryError("not now")
         self.written.append((len(values), offsets, source))
 
-        class Landed:
-            rows = len(values)
-            rereads = False
-
-            class decoded:  # noqa: N801
-                undecodable: tuple[()] = ()
-                repeated: tuple[()] = ()
-
-        return Landed
+        decoded = SimpleNamespace(undecodable=self.undecodable, repeated=self.repeated)
+        rows = len(values) - len(self.undecodable) - len(self.repeated)
+        return SimpleNamespace(rows=rows, rereads=False, decoded=decoded)
 
 
 Made = tuple[TopicArchive, FakeConsumer, FakeWriter]
@@ -121,7 +125,9 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Made]:
     monkeypatch.setattr(topic_archive, "Consumer", FakeConsumer)
     monkeypatch.setattr("k2.ingestion.topic_archive.time.sleep", lambda _s: None)
 
-    def made(torn_from_rows: int = TORN_FROM_ROWS, partitions: int = 1) -> Made:
+    def made(
+        torn_from_rows: int = TORN_FROM_ROWS, partitions: int = 1, letters: Path = NOWHERE
+    ) -> Made:
         FakeFigures.made = figures = FakeFigures()
         writer: Any = FakeWriter({Source.MAIN: {0: 99}, Source.REPAIRS: {1: 7}})
         one = TopicArchive(
@@ -129,7 +135,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Made]:
             "t.repairs",
             writer,
             figures=cast("Any", figures),
-            dead_letters=DeadLetters(Path("nowhere"), topic="t", connection_id="archive"),
+            dead_letters=DeadLetters(letters, topic="t", connection_id="archive"),
             partitions=partitions,
             source=Source.REPAIRS,
             torn_from_rows=torn_from_rows,
@@ -252,8 +258,59 @@ def test_the_lag_counts_from_the_table_and_its_age_from_the_oldest_record(
     assert FakeFigures.made.lags == [(0, 20, None), (1, 13, None)]
     consumer.ready = [[Message(3), Message(4)]]
     one.poll(0.1)
-    assert FakeFigures.made.lags[-2:] == [(0, 20, 1_003), (1, 13, 1_003)]
+    assert FakeFigures.made.lags[-2:] == [(0, 20, 1_003), (1, 13, None)], "each has its own age"
+    consumer.ready = [[Message(7, partition=1)]]
+    one.poll(0.1)
+    assert FakeFigures.made.lags[-2:] == [(0, 20, 1_003), (1, 13, 1_007)]
     writer.held[Source.REPAIRS] = {0: 5, 1: 7}
     assert one.flush()
     assert FakeFigures.made.lags[-2:] == [(0, 15, None), (1, 13, None)]
-    assert FakeFigures.made.commits == [[1_003, 1_004]]
+    assert FakeFigures.made.commits == [[1_003, 1_004, 1_007]]
+
+
+def test_a_record_of_an_unfinished_page_is_the_oldest_of_its_own_partition(
+    make: Callable[..., Made],
+) -> None:
+    one, consumer, _ = make(partitions=2)
+    consumer.ready = [[Message(3), end(0), Message(7, partition=1)], [Message(5), Message(6)]]
+    one.poll(0.1)
+    assert FakeFigures.made.lags[-2:] == [(0, 20, 1_003), (1, 13, 1_007)]
+    one.poll(0.1)
+    assert one.flush()
+    assert FakeFigures.made.lags[-2:] == [(0, 20, 1_005), (1, 13, 1_007)], "these are of no batch"
+
+
+def test_every_record_read_is_a_row_a_letter_a_copy_or_waits(
+    make: Callable[..., Made], tmp_path: Path
+) -> None:
+    one, consumer, writer = make(partitions=2, letters=tmp_path)
+    consumer.ready = [
+        [Message(0), Message(1), Message(2), end(0), Message(7, partition=1)],
+        [Message(3), end(0)],
+        [end(1)],
+    ]
+    one.poll(0.1)
+    writer.refuses = True
+    assert not one.flush()
+    writer.refuses = False
+    writer.undecodable, writer.repeated = [Undecodable(b"x", "why", "serialize")], ["id"]
+    assert one.flush()
+    writer.undecodable, writer.repeated = [], []
+    for _ in range(2):
+        one.poll(0.1)
+        assert one.flush()
+    assert set(FakeFigures.made.unaccounted) == {0}
+    account = one._account
+    assert (account.read, account.rows, account.dead_letters, account.repeated) == (5, 3, 1, 1)
+
+
+def test_a_record_that_came_to_nothing_shows_at_once(
+    make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, consumer, _ = make(torn_from_rows=0)
+    consumer.ready = [[Message(0)], [Message(1)]]
+    one.poll(0.1)
+    assert FakeFigures.made.unaccounted[-1] == 0
+    monkeypatch.setattr(one, "_take", lambda *_: None)
+    one.poll(0.1)
+    assert FakeFigures.made.unaccounted[-1] == 1

@@ -152,6 +152,17 @@ def test_only_so_many_schemas_are_kept_ready(value_of: ValueOf) -> None:
     assert asked.count(2) == 2, "the one used longest ago made room"
 
 
+@pytest.mark.parametrize("kind", ["too wide", "console producer"])
+def test_strange_records_that_are_alike_are_each_handed_back(
+    kind: str, value_of: ValueOf, record_of: RecordOf
+) -> None:
+    decoder = TradeDecoder(REGISTRY.get, reader_schema_text=SCHEMA_TEXT)
+    strange = _strange(kind, value_of, record_of)
+    decoded = decoder.decode([strange, value_of(1), strange], Coverage())
+    assert [one.value for one in decoded.undecodable] == [strange, strange]
+    assert (decoded.rows.num_rows, decoded.repeated) == (1, [])
+
+
 def test_a_row_that_does_not_fit_leaves_its_id_to_one_that_does(
     value_of: ValueOf, record_of: RecordOf
 ) -> None:
