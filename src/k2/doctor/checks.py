@@ -18,7 +18,7 @@ from k2.doctor.kafka_judgement import (
     judge_transaction,
     nothing_open,
 )
-from k2.doctor.kafka_look import KafkaLook, client_settings
+from k2.doctor.kafka_look import KafkaLook, client_settings, tls_with_brokers
 from k2.doctor.lake_judgement import judge_table
 from k2.doctor.machine_judgement import judge_folder, judge_open_files
 from k2.doctor.machine_look import look_at_folder, open_files_limit
@@ -155,7 +155,7 @@ def _kafka(settings: Settings, outage_s: float) -> list[Check]:
     addresses = [part.strip() for part in settings.kafka_bootstrap.split(",")]
     return [
         *(
-            _check("kafka", address, _bootstrap_look(address), spares="bootstrap")
+            _check("kafka", address, _bootstrap_look(settings, address), spares="bootstrap")
             for address in dict.fromkeys(addresses)
         ),
         Check(
@@ -167,10 +167,19 @@ def _kafka(settings: Settings, outage_s: float) -> list[Check]:
     ]
 
 
-def _bootstrap_look(address: str) -> Callable[[], Iterator[Finding]]:
+def _bootstrap_look(settings: Settings, address: str) -> Callable[[], Iterator[Finding]]:
     host, _, port = address.rpartition(":")
     place = Place(host.strip("[]"), int(port), "KAFKA_BOOTSTRAP")
-    return lambda: look_at_address(place, tls=False)
+
+    def look() -> Iterator[Finding]:
+        try:
+            believed = tls_with_brokers(settings)
+        except RetryError as exc:
+            yield fail("certificates", str(exc), fix="files of PEM, and the password of the key")
+            return
+        yield from look_at_address(place, tls=believed is not None, believed=believed)
+
+    return look
 
 
 def _cluster(settings: Settings, outage_s: float) -> Iterator[Finding]:

@@ -174,7 +174,7 @@ def _version(broker_id: int, settings: Mapping[str, str]) -> Finding:
     # The setting was dropped in 4.0 together with ZooKeeper; no API tells the release itself.
     protocol = settings.get("inter.broker.protocol.version")
     if protocol is None:
-        return ok(check, "4.0 or newer")
+        return ok(check, "unknown: 4.0 and newer have no setting that tells it, others may hide it")
     numbers = tuple(int(part) for part in protocol.split("-")[0].split(".") if part.isdigit())
     if numbers < TOPIC_IDS_SINCE:
         return warn(

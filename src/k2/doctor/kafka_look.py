@@ -1,5 +1,6 @@
 """The shell round Kafka's admin client: what the cluster says of itself; blocking."""
 
+import ssl
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from k2.doctor.finding import Unseen
 from k2.doctor.kafka_judgement import Cluster
 from k2.doctor.topics_judgement import Topic
+from k2.errors import RetryError
 from k2.settings import Settings
 
 TIMEOUT_S = 5.0
@@ -26,6 +28,34 @@ def client_settings(settings: Settings) -> dict[str, Any]:
     They hold secrets: show them to nobody.
     """
     return settings.kafka.client({"log_level": 0})
+
+
+def tls_with_brokers(settings: Settings) -> ssl.SSLContext | None:
+    """Return whom to believe and what to show of our own, or None where nothing is encrypted.
+
+    Raises:
+        RetryError: If a file cannot be read, or the password does not open the key.
+    """
+    if settings.kafka.protocol == "PLAINTEXT":
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca)
+    except OSError as exc:
+        raise RetryError(f"no certificates in KAFKA_SSL_CA_LOCATION: {exc}") from exc
+    if settings.kafka_ssl_certificate is not None:
+        secret = settings.kafka_ssl_key_password
+        # Without any password OpenSSL would ask for it on the terminal.
+        password = secret.get_secret_value() if secret is not None else ""
+        try:
+            context.load_cert_chain(
+                settings.kafka_ssl_certificate, settings.kafka_ssl_key, password
+            )
+        except OSError as exc:
+            raise RetryError(
+                "our own certificate cannot be used, see KAFKA_SSL_CERTIFICATE_LOCATION, "
+                f"KAFKA_SSL_KEY_LOCATION and KAFKA_SSL_KEY_PASSWORD: {exc}"
+            ) from exc
+    return context
 
 
 class KafkaLook:

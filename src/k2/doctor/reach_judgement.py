@@ -12,8 +12,14 @@ _NOT_YET_VALID = 9
 _HOST_MISMATCH = (62, 64)
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 
-_CA_SETTINGS = {"SCHEMA_REGISTRY_URL": "SCHEMA_REGISTRY_CA_LOCATION"}
+_CA_SETTINGS = {
+    "SCHEMA_REGISTRY_URL": "SCHEMA_REGISTRY_CA_LOCATION",
+    "KAFKA_BOOTSTRAP": "KAFKA_SSL_CA_LOCATION",
+}
 """By the setting that names the address; of all others it is the exchange's."""
+
+_SCHEME_SETTINGS = {"KAFKA_BOOTSTRAP": "KAFKA_BOOTSTRAP (port) or KAFKA_SECURITY_PROTOCOL"}
+"""What says that TLS is spoken, where it is not a URL."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -91,8 +97,8 @@ def judge_certificate(place: Place, seen: Certificate | Unverified | Refused | U
             return fail(
                 check,
                 reason,
-                fix=f"the port does not speak TLS as we do: correct {place.setting} (scheme, port),"
-                " or what intercepts the connection",
+                fix=f"the port does not speak TLS as we do: correct {_scheme_of(place)}, "
+                "or what intercepts the connection",
             )
         case Refused(code, reason):
             return fail(
@@ -117,14 +123,21 @@ def judge_certificate(place: Place, seen: Certificate | Unverified | Refused | U
             return ok(check, said)
 
 
+def _scheme_of(place: Place) -> str:
+    return _SCHEME_SETTINGS.get(place.setting, f"{place.setting} (scheme, port)")
+
+
 def _remedy(place: Place, code: int) -> str:
     if code in _HOST_MISMATCH:
         return "use the name the certificate is for; if it should be, something intercepts here"
     if code in (_EXPIRED, _NOT_YET_VALID):
         return "check `date` here; if it is right, whoever runs that host must renew"
     if code in _UNKNOWN_ISSUER:
+        setting = _CA_SETTINGS.get(place.setting, "BINANCE_TLS_CA")
+        if place.setting == "KAFKA_BOOTSTRAP":
+            return f"name the file of the authority that signed the brokers' in {setting}"
         return (
             "install ca-certificates; behind a proxy that re-signs TLS, name its CA file "
-            f"in {_CA_SETTINGS.get(place.setting, 'BINANCE_TLS_CA')}"
+            f"in {setting}"
         )
     return "compare with `openssl s_client -connect HOST:PORT -servername HOST`"

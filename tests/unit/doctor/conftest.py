@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -24,6 +25,24 @@ def deaf_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(50)
         yield int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def plain_port() -> Iterator[int]:
+    """Return a port that takes two connections and does not understand TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):  # the look at TCP, then the one at TLS
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = Thread(target=serve, daemon=True)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        thread.join(10)
 
 
 @pytest.fixture

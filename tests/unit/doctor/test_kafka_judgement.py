@@ -66,6 +66,11 @@ def test_the_version_is_told_as_far_as_the_settings_do(protocol: str | None, lev
     assert _level_of("version", inter_broker_protocol_version=protocol) is level
 
 
+def test_a_version_that_is_not_told_is_not_guessed() -> None:
+    (found,) = [one for one in judge_broker(1, GOOD, needs=NEEDS) if "version" in one.check]
+    assert found.seen.startswith("unknown")
+
+
 def test_settings_that_are_kept_from_us_are_a_warning() -> None:
     (found,) = judge_broker(1, Unseen("not authorized"), needs=NEEDS)
     assert found.level is Level.WARN

@@ -1,9 +1,5 @@
 """Names, ports and certificates: each looked at on a real socket."""
 
-import socket
-from collections.abc import Iterator
-from threading import Thread
-
 import pytest
 
 from k2.doctor.finding import Finding, Level, Unseen
@@ -88,23 +84,6 @@ def test_a_certificate_by_an_unknown_authority_fails(
         found = _at(port, tls=True)[-1]
     assert found.level is Level.FAIL
     assert "CA file in BINANCE_TLS_CA" in found.fix
-
-
-@pytest.fixture
-def plain_port() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            for _ in range(2):  # the look at TCP, then the one at TLS
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(1)
-                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        thread = Thread(target=serve, daemon=True)
-        thread.start()
-        yield int(listener.getsockname()[1])
-        thread.join(10)
 
 
 def test_a_port_that_does_not_speak_tls_fails(plain_port: int) -> None:
