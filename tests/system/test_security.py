@@ -1,11 +1,8 @@
 """Kafka behind TLS and a login, on a real broker; and no secret is ever told."""
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,23 +12,27 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-from integration.harness import Room, wait_for
+from integration.harness import wait_for
 from k2.kafka.admin import KafkaAdmin
 from k2.kafka.connection import KafkaConnection
 from k2.local.background import BackgroundStack
 from k2.local.ports import pick_free
 from k2.local.preparing import prepare
 from k2.settings.connections import kafka_connection
-from k2.settings.security import SECRETS, SecuritySettings, variable
+from k2.settings.security import SecuritySettings, variable
 from system.secure_broker import USER, SecureBroker, secure_broker
 from system.secure_registry import secure_registry
+from system.secure_room import (
+    CANARIES,
+    PASSWORD,
+    WRONG,
+    SecureRoom,
+    check_that_both_services_record_and_tell_no_secret,
+    page,
+)
 from system.token_issuer import token_issuer
 
 pytestmark = pytest.mark.integration
-
-CANARIES = {name: f"canary-{name}-{uuid4().hex}" for name in SECRETS}
-PASSWORD = CANARIES["kafka_sasl_password"]
-WRONG = f"canary-wrong-{uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +46,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
         key_password=CANARIES["kafka_ssl_key_password"],
     ) as running:
         yield running
-
-
-@dataclass
-class SecureRoom(Room):
-    """A room whose services have to log in to Kafka and to the registry."""
-
-    def told(self) -> dict[str, str]:
-        """Return everything the services and their files say, by where."""
-        files = [path for path in self.path.rglob("*") if path.is_file()]
-        kept = [path for path in files if path.suffix not in (".parquet", ".avro", ".secret")]
-        return {str(path): path.read_bytes().decode("utf-8", "replace") for path in kept}
-
-    def check_no_secret_is_told(self, **more: str) -> None:
-        """Search all of it for all of them."""
-        for place, text in {**self.told(), **more}.items():
-            for secret in (*CANARIES.values(), WRONG):
-                assert secret not in text, f"{place} tells a secret"
 
 
 @pytest.fixture
@@ -92,69 +76,41 @@ def room(stack: BackgroundStack, broker: SecureBroker, tmp_path: Path) -> Iterat
                 process.kill()
 
 
-def _page(port: int, path: str) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
-            return str(reply.read().decode())
-    except urllib.error.HTTPError as exc:
-        return str(exc.read().decode())
-
-
 def test_the_promise_holds_behind_tls_and_a_login_and_no_secret_is_told(room: SecureRoom) -> None:
     file = room.path / "password.secret"
     file.write_text(f"{PASSWORD}\n")
-    health, metrics, archive_health = pick_free(3)
     del room.extra["KAFKA_SASL_PASSWORD"]
+    room.extra["KAFKA_SASL_PASSWORD_FILE"] = str(file)
+    check_that_both_services_record_and_tell_no_secret(room)
+
+
+def test_it_holds_with_a_token_and_the_secret_it_is_asked_for_with_is_not_told(
+    room: SecureRoom,
+) -> None:
+    secret = CANARIES["kafka_client_secret"]
+    room.forget_the_login()
+    with token_issuer(login=f"k2:{secret}") as endpoint:
+        room.extra |= {
+            "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+            "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL": endpoint,
+            "KAFKA_SASL_OAUTHBEARER_CLIENT_ID": "k2",
+            "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET": secret,
+        }
+        check_that_both_services_record_and_tell_no_secret(room)
+
+
+def test_it_holds_with_a_certificate_and_the_password_of_its_key_is_not_told(
+    room: SecureRoom, broker: SecureBroker
+) -> None:
+    room.forget_the_login()
     room.extra |= {
-        "KAFKA_SASL_PASSWORD_FILE": str(file),
-        "K2_HEALTH_PORT": str(health),
-        "K2_METRICS_PORT": str(metrics),
-        "K2_ARCHIVE_HEALTH_PORT": str(archive_health),
-        "K2_LOG_FILE": str(room.path / "k2.log"),
-        "K2_LOG_LEVEL": "DEBUG",
+        "KAFKA_BOOTSTRAP": broker.mutual,
+        "KAFKA_SECURITY_PROTOCOL": "SSL",
+        "KAFKA_SSL_CERTIFICATE_LOCATION": str(broker.certificates.client_certificate),
+        "KAFKA_SSL_KEY_LOCATION": str(broker.certificates.client_key),
+        "KAFKA_SSL_KEY_PASSWORD": CANARIES["kafka_ssl_key_password"],
     }
-    room.exchange("--rate", "100")
-    stream, archive = room.stream(), room.archive()
-    room.wait_until_archiving()
-    pages = {
-        f"{port}{path}": _page(port, path)
-        for port, paths in (
-            (health, ("/health", "/readyz", "/")),
-            (metrics, ("/metrics",)),
-            (archive_health, ("/health",)),
-        )
-        for path in paths
-    }
-    assert json.loads(pages[f"{health}/health"])["status"]
-    newest = room.stop_trading()
-    room.wait_until_archived(newest)
-    said = {
-        words: room.k2(*words.split(), check=False)
-        for words in (
-            "verify",
-            "tail -n 3 --json",
-            "positions show",
-            "gaps",
-            "schema show --json",
-            "doctor kafka registry",
-            "doctor kafka registry --json",
-            "stream --print-config",
-        )
-    }
-    for words, done in said.items():
-        assert "Traceback" not in done.stderr
-        if not words.startswith("doctor"):  # it warns of a broker of one
-            assert done.returncode == 0, f"{words}: {done.stdout} {done.stderr}"
-    assert said["tail -n 3 --json"].stdout.count("source_sequence") == 3
-    cluster = said["doctor kafka registry --json"].stdout
-    assert "KAFKA_SASL" not in cluster
-    assert json.loads(cluster)["fail"] == 0, cluster  # Kafka and the registry let it in
-    assert stream.end() == 0
-    assert archive.end() == 0
-    room.check_promise(newest)
-    room.check_no_secret_is_told(
-        **pages, **{words: done.stdout + done.stderr for words, done in said.items()}
-    )
+    check_that_both_services_record_and_tell_no_secret(room)
 
 
 def test_a_wrong_password_is_said_again_and_again_and_no_secret_is_told(room: SecureRoom) -> None:
@@ -171,8 +127,8 @@ def test_a_wrong_password_is_said_again_and_again_and_no_secret_is_told(room: Se
         assert event["what"] == f"Kafka at {room.extra['KAFKA_BOOTSTRAP']}"
         assert "Kafka refuses the login" in event["reason"]
         assert "KAFKA_SASL_PASSWORD" in event["reason"]
-    page = wait_for(
-        lambda: page if "refuses the login" in (page := _page(health, "/health")) else None,
+    told_so = wait_for(
+        lambda: text if "refuses the login" in (text := page(health, "/health")) else None,
         what="/health to say why Kafka is not there",
     )
     assert waiting.end() == 0
@@ -186,7 +142,7 @@ def test_a_wrong_password_is_said_again_and_again_and_no_secret_is_told(room: Se
     assert said["doctor kafka"].returncode == 1
     told = {words: done.stdout + done.stderr for words, done in said.items()}
     assert "Traceback" not in str(told) + str(room.told())
-    room.check_no_secret_is_told(health=page, **told)
+    room.check_no_secret_is_told(health=told_so, **told)
 
 
 def test_a_certificate_of_another_authority_is_not_believed(
@@ -223,7 +179,9 @@ def test_a_key_that_does_not_open_ends_the_service_in_one_line(
     assert stream.wait(60) == 1
     assert "ssl.key.location failed" in stream.log()
     assert "Traceback" not in stream.log()
-    room.check_no_secret_is_told()
+    done = room.k2("doctor", "kafka", check=False)
+    assert (done.returncode, "KAFKA_SSL_KEY_PASSWORD" in done.stdout) == (1, True)
+    room.check_no_secret_is_told(doctor=done.stdout + done.stderr)
 
 
 def _connection(bootstrap: str, **given: Any) -> KafkaConnection:
