@@ -91,7 +91,7 @@ def test_the_files_are_what_the_generator_makes(tmp_path: Path) -> None:
     )
     made = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
     shipped = {path.name: path.read_text("utf-8") for path in FILES}
-    assert made == shipped, "run: make dashboards"
+    assert made == shipped, "run: make docs"
 
 
 def test_the_seeds_panels_are_there_by_title() -> None:
