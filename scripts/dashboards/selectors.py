@@ -4,6 +4,7 @@ The jobs are those of ``config/prometheus/prometheus.yml``.
 """
 
 CAPTURE = '{job="binance-stream", instance=~"$instance"}'
+FRAMES = '{job="binance-stream", instance=~"$instance", kind=~"trade|rejected"}'
 OF_SYMBOLS = '{job="binance-stream", instance=~"$instance", symbol=~"$symbol"}'
 TRADES_TOPIC = '{job="binance-stream", instance=~"$instance", topic=~".+[.]binance"}'
 ARCHIVE = '{job="k2-archive", instance=~"$instance"}'

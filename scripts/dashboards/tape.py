@@ -1,7 +1,7 @@
 """The record itself: holes, gaps, copies, and what could not be used."""
 
 from scripts.dashboards.panels import RED, Query, Told, lines
-from scripts.dashboards.selectors import CAPTURE, OF_SYMBOLS
+from scripts.dashboards.selectors import CAPTURE, FRAMES, OF_SYMBOLS
 from scripts.dashboards.units import COUNT, MESSAGES_PER_SECOND, PER_SECOND, SECONDS, SHARE
 
 EXCHANGE_LAG = "binance_exchange_lag_seconds_bucket"
@@ -111,8 +111,8 @@ PANELS = (
         "Messages that could not be used",
         Query(
             f"sum by (error_type) (rate(binance_message_errors_total{CAPTURE}[5m])) "
-            f"/ scalar(sum(rate(binance_messages_received_total{CAPTURE}[5m])) "
-            f"+ sum(rate(binance_message_errors_total{CAPTURE}[5m])))",
+            # Per copy, as errors are counted: both legs bring the same mistake.
+            f"/ scalar(sum(rate(k2_frames_total{FRAMES}[5m])))",
             legend="{{error_type}}",
         ),
         told=Told(

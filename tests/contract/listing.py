@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LISTING = ROOT / "docs" / "reference" / "contract.toml"
+CORRECTIONS = ROOT / "docs" / "reference" / "corrections.md"
 CONTRACT = ROOT.parent / "shared" / "reference" / "operations-contract.md"
 ISSUES = {"deployment", "performance"}
 
@@ -27,9 +28,15 @@ class Row:
     what: str
     tests: tuple[str, ...] = ()
     differs: str = ""
-    """Why it is otherwise here, or a C number that says so."""
+    """The C or D number that says why it is otherwise here; a few words may follow a colon."""
     owed: str = ""
     """The issue it, or a part of it, belongs to."""
+
+    @property
+    def correction(self) -> str:
+        """The number that ``differs`` begins with; empty where it begins with none."""
+        found = re.match(r"[CD]\d+(?=$|: \S)", self.differs)
+        return found[0] if found else ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,12 @@ def contract_rows() -> set[str]:
     found = set(re.findall(r"^\| ([RCD]\d+) \|", text, re.MULTILINE))
     # The scaling table is a row of its own, with its number above it.
     return found | set(re.findall(r"^[A-Z].* table \((R\d+),", text, re.MULTILINE))
+
+
+def own_corrections() -> dict[str, str]:
+    """Return our own C numbers, and the rows (or the C row) each one corrects."""
+    text = CORRECTIONS.read_text("utf-8")
+    return dict(re.findall(r"^\| (C\d+) \| ([^|]+) \|", text, re.MULTILINE))
 
 
 @cache

@@ -16,7 +16,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     yield (
         f"{len(rows)} rows: {len(tested)} have tests ({sum(bool(r.owed) for r in tested)} of them "
         f"owe a part), {sum(not r.tests and bool(r.owed) for r in rows)} are owed whole, "
-        f"{len([r for r in rows if r.differs])} say where they differ, "
+        f"{len([r for r in rows if r.correction])} differ by a correction, "
         f"{len(uncovered(rows))} have nothing"
     )
     for issue in sorted({row.owed for row in owed}):

@@ -1,6 +1,7 @@
 """Every row of the operations contract is covered, and every name of it exists."""
 
 import ast
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,6 +15,7 @@ from contract.listing import (
     exists,
     listing,
     metric_names,
+    own_corrections,
     rows,
 )
 from contract.summary import lines, uncovered
@@ -40,8 +42,35 @@ def test_every_row_of_the_contract_is_listed_and_nothing_else() -> None:
 def test_every_row_is_covered(row: Row) -> None:
     assert not uncovered([row])
     assert row.owed in ISSUES | {""}
-    if row.differs.startswith("C") and row.differs[1:].isdigit():
-        assert row.differs in {one.name for one in rows()}
+
+
+@every_row
+def test_what_differs_names_the_correction_that_says_why(row: Row) -> None:
+    if not row.differs:
+        return
+    assert row.correction, f"{row.name} begins with no C or D number: {row.differs}"
+    ours = own_corrections()
+    if row.correction in ours:
+        assert row.name in ours[row.correction].split(", ")
+    else:
+        assert row.correction in {name for name in contract_rows() if name[0] in "CD"}
+
+
+def test_our_corrections_go_on_where_the_contracts_end_and_each_is_used() -> None:
+    named = {row.correction for row in rows()}
+    ours = list(own_corrections())
+    assert ours == [f"C{number}" for number in range(30, 30 + len(ours))]
+    assert set(ours) <= named
+    assert not set(ours) & contract_rows()
+
+
+def test_a_difference_in_prose_or_with_a_number_in_passing_has_no_correction() -> None:
+    def correction(differs: str) -> str:
+        return replace(rows()[0], differs=differs).correction
+
+    assert correction("C6") == correction("C6: the probe is optional") == "C6"
+    for prose in ("fixed", "the timeout is fixed: C6", "C6 makes it optional", "C6:", "R6", "C"):
+        assert correction(prose) == ""
 
 
 @every_row

@@ -25,6 +25,16 @@ class Rule:
     is_alert: bool
     body: dict[str, Any]
 
+    @property
+    def trigger(self) -> str:
+        """Which of the alerts of this name it is; empty where there is one."""
+        return str(self.body.get("labels", {}).get("trigger", ""))
+
+    @property
+    def key(self) -> str:
+        """What its tests are named after: the alert, and which of them."""
+        return f"{self.name} {self.trigger}".strip()
+
 
 def rules() -> list[Rule]:
     """Return every shipped rule."""

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,28 @@ from system.alert_files import (
     RULE_TESTS,
     Rule,
     alerts,
-    selectors,
 )
 from system.conftest import program
+from system.rule_cases import (
+    Case,
+    cases,
+    counter_is_reset,
+    fires,
+    process_dies,
+    reads_a_counter,
+    restarts,
+    stays_quiet,
+    subjects,
+)
 
 SEVERITIES = {"critical": "page", "high": "urgent", "medium": "ticket", "warning": "ticket"}
-# What every alert on a process has to be shown to do, by the words its tests are named with.
-CASES = {
-    "fires": "fires",
-    "stays quiet": "stays quiet",
-    "process dead": r"\b(dead|died|dies)\b",
-    "restart": r"restart|counter reset",
+# What every alert has to be shown to do: how such a test is named, and what has to be in it.
+CASES: dict[str, tuple[str, Callable[[Case], bool]]] = {
+    "fires": (r"^fires?\b", fires),
+    "stays quiet": (r"^stays quiet\b", stays_quiet),
+    "process dead": (r"\b(dead|died|dies)\b", process_dies),
+    "restart": (r"restart", restarts),
+    "counter reset": (r"resets? the counter|counter reset", counter_is_reset),
 }
 NAMED_BY_THE_CONTRACT = {
     *("BinanceDisconnected", "BinanceNoMessages", "BinanceHighErrorRate", "BinanceMemoryHigh"),
@@ -63,29 +75,30 @@ def test_the_rules_do_what_their_tests_say(path: Path) -> None:
     assert "SUCCESS" in run("promtool", "test", "rules", path)
 
 
-@pytest.mark.parametrize("alert", sorted({rule.name for rule in alerts()}))
-def test_every_alert_is_tested_in_each_case(alert: str) -> None:
-    names = [
-        group["name"].removeprefix(alert)
-        for path in RULE_TESTS
-        for group in yaml.safe_load(path.read_text("utf-8"))["tests"]
-        if group["name"].startswith(f"{alert} ")
-    ]
-    needed = dict(CASES)
-    if not _watches_processes(alert):
-        # Budgets are recorded series, which outlive every process; the Watchdog watches nothing.
-        del needed["process dead"], needed["restart"]
-    if alert == "Watchdog":
-        del needed["stays quiet"]
-    if alert in PER_SYMBOL:
-        needed["one quiet symbol"] = "one quiet symbol"
-    missing = [case for case, word in needed.items() if not re.search(word, " | ".join(names))]
-    assert not missing, f"{alert} has no test: {missing}"
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule.key)
+def test_every_alert_is_tested_in_each_case(rule: Rule) -> None:
+    found = cases(rule)
+    needed = set(CASES)
+    if rule.name == "Watchdog":
+        needed = {"fires"}  # it reads nothing
+    elif not reads_a_counter(rule):
+        needed.remove("counter reset")
+    missing = {
+        kind
+        for kind in needed
+        if not any(re.search(CASES[kind][0], one.name) and CASES[kind][1](one) for one in found)
+    }
+    if rule.name in PER_SYMBOL and not any("one quiet symbol" in one.name for one in found):
+        missing.add("one quiet symbol")
+    assert not missing, f"{rule.key} has no test: {sorted(missing)}"
 
 
-def _watches_processes(alert: str) -> bool:
-    found = {one for rule in alerts() if rule.name == alert for one in selectors(rule.expression)}
-    return any(not one.startswith(("k2:", "ALERTS")) for one in found)
+@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+def test_every_test_of_an_alert_is_named_after_it_and_looks_at_nothing_else(path: Path) -> None:
+    for test in yaml.safe_load(path.read_text("utf-8"))["tests"]:
+        keys, _ = subjects(test["name"])
+        looked_at = {look["alertname"] for look in test.get("alert_rule_test", ())}
+        assert {key.partition(" ")[0] for key in keys} == looked_at, test["name"]
 
 
 def test_the_alerts_named_by_the_contract_are_there() -> None:
