@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from integration.crooked import CrookedExchange
 from integration.harness import Room, wait_for
 from runbooks.causes import Line, blocked_address
 from runbooks.desk import Desk
@@ -13,11 +14,14 @@ from unit.doctor.servers import DAY, encrypted, in_background, make_authority, t
 
 pytestmark = pytest.mark.integration
 
+AGE_MAX_S = 8.0
+
 ALARMING = re.compile(r"error|exception|critical|invalid|parse", re.IGNORECASE)
 """What operators grep for: a healthy run never says it."""
 
 
 def test_a_good_start_shows_what_the_runbook_says(room: Room, desk: Desk) -> None:
+    room.extra["BINANCE_CONNECTION_AGE_MAX"] = str(AGE_MAX_S)
     desk.sees("process-down")
     room.exchange("--rate", "100")
     stream = room.stream()
@@ -34,10 +38,26 @@ def test_a_good_start_shows_what_the_runbook_says(room: Room, desk: Desk) -> Non
         assert not [line for line in lines if ALARMING.search(line)]
     # The rhythm of a symbol is known after some trades; then it falls silent.
     wait_for(lambda: desk.health()["messages_received"] > 300, what="a rhythm")
+    keep_newcomers_out(room, desk)
     room.stop_trading()
     desk.sees("no-messages")
     assert stream.end() == 0
     desk.sees("shutdown-complete")
+
+
+def keep_newcomers_out(room: Room, desk: Desk) -> None:
+    """Let no connection be replaced: those that are there grow older than they should."""
+    family = "binance_connection_rotations_total"
+    wait_for(lambda: sum(desk.samples(family).values()) > 0, what="a rotation")
+    room.control("stream-faults", {"fault": "refuse"})
+    desk.sees("rotation-impossible")
+    ages = "binance_connection_lifetime_seconds"
+    wait_for(lambda: min(desk.samples(ages).values()) > AGE_MAX_S, what="legs to be overdue")
+    assert desk.health()["status"] == "healthy"
+    rotated = sum(desk.samples(family).values())
+    room.forget_faults()
+    wait_for(lambda: sum(desk.samples(family).values()) > rotated, what="a rotation")
+    wait_for(lambda: min(desk.samples(ages).values()) < AGE_MAX_S, what="young legs")
 
 
 def test_network_down_blocked_without_heartbeat_and_rate_limited(room: Room, desk: Desk) -> None:
@@ -54,6 +74,16 @@ def test_network_down_blocked_without_heartbeat_and_rate_limited(room: Room, des
         }
         room.stream()
         wait_for(lambda: desk.health().get("ready"), what="the capture to record")
+
+        room.control("connections", {"announce_shutdown": {"lead_s": 1.0}})
+        desk.sees("server-shutdown")
+        wait_for(lambda: len(room.connections()) == 2, what="one connection of each leg")
+        closed = {"drop": "close", "code": 1008, "reason": "Too many requests", "which": "oldest"}
+        room.control("connections", closed)
+        desk.sees("connection-closed")
+        desk.sees_health("healthy")
+        room.control("connections", {"drop": "abort", "which": "oldest"})
+        desk.sees("connection-lost")
 
         leg_b.cut()
         desk.sees("stale-leg")
@@ -119,9 +149,12 @@ def test_a_name_without_address_and_certificates_that_are_not_believed(
         desk.sees("authority-named", settings=signed)
         assert stream.end() == 0
         room.extra |= authorities
-        room.stream()
-        desk.sees_health("degraded")  # by the leg whose name has no address
-        assert [leg["live"] for leg in desk.health()["legs"]] == [False, True]
+        with CrookedExchange(room.exchange_url, ahead_s=0) as crooked:
+            room.extra["BINANCE_WS_URL"] = crooked.url.replace("http", "ws") + "/ws"
+            room.stream()
+            desk.sees_health("degraded")  # by the leg whose subscriptions are refused
+            assert [leg["live"] for leg in desk.health()["legs"]] == [False, True]
+            desk.sees("subscription-refused")
 
 
 def exchange_at(ws: str, *, rest: str) -> dict[str, str]:

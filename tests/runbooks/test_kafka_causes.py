@@ -23,6 +23,9 @@ from runbooks.desk import Desk
 
 pytestmark = pytest.mark.integration
 
+MEMORY = "process_memory_rss_bytes"
+GROWN_BYTES = 4 << 20
+
 POISON = b'{"test": "message"}'
 """What the first runbook sent with the console producer (contract C23)."""
 
@@ -44,10 +47,17 @@ def test_registry_down_kafka_refusing_and_kafka_down(room: Room, desk: Desk) -> 
         desk.sees("registry-down-later")
         registry.mend()
 
+        before = desk.samples(MEMORY)[MEMORY]
         os.kill(room.stack.pids["kafka"], signal.SIGKILL)
         try:
             room.stack.call(room.stack.stack.watch())
             desk.sees("kafka-down")
+            room.control("trading", {"rate": 2000})
+            desk.sees("memory-kafka-away")
+            wait_for(
+                lambda: desk.samples(MEMORY)[MEMORY] > before + GROWN_BYTES, what="memory to grow"
+            )
+            room.control("trading", {"rate": 100})
         finally:
             room.stack.call(room.stack.stack.restart_broker())
         desk.sees_health("healthy")

@@ -32,6 +32,7 @@ def test_holes_gaps_a_missing_heartbeat_and_what_keeps_the_lake_from_being_writt
     room.control("faults", {"status": 503, "count": 1000})
     room.control("stream-faults", {"fault": "skip", "count": 3, "symbol": X, "stream": "aggTrade"})
     desk.sees("hole-open")
+    desk.sees("memory-hole")
     room.forget_faults()
     # Trades come and no PING does: that it is missing shows after 75 s, beside all the rest.
     room.control("stream-faults", {"fault": "mute_pings"})
@@ -106,9 +107,17 @@ def test_no_writer_a_refusal_its_repair_and_a_doubled_record(room: Room, desk: D
     stream = room.stream()
     desk.sees("refusal-repaired")
 
-    assert (stream.end(), archive.end()) == (0, 0)
-    delete_topic(room, room.topic)
+    assert archive.end() == 0
+    standby = desk.second(K2_LOG_FILE=log)
+    wait_for(
+        lambda: [one["role"] for one in desk.health(8002).get("shards", [])] == ["standby"],
+        what="a standby",
+    )
+    delete_topic(room, room.topic)  # under its writer
     desk.sees("topic-missing")
+    stream.kill()
+    desk.sees("takeover-stalled")
+    standby.kill()
     assert room.stream().wait() == 1
     desk.sees("refused-new-topic")
 
