@@ -40,7 +40,8 @@ test: $(VENV)/.dev-stamp ## run unit, simulation and integration tests, these on
 .PHONY: test-system
 test-system: $(VENV)/.dev-stamp ## install Debian's Prometheus, Alertmanager, Chromium, logrotate, jq; run what needs them, and the longer tests
 	@bash scripts/install_debian_packages.sh
-	@$(BIN)/python -m pytest $(or $(ARGS),tests/system tests/runbooks tests/soak -m "soak or not soak")
+	@$(BIN)/python -m pytest $(or $(ARGS),tests/system tests/soak -m "soak or not soak")
+	$(if $(ARGS),,@$(BIN)/python -m pytest tests/runbooks --numprocesses 2 --dist worksteal)
 
 .PHONY: contract
 contract: $(VENV)/.dev-stamp ## which row of the operations contract has which test
