@@ -67,8 +67,10 @@ def verify(
     else:
         show_proof(Console(), proof, now_us=now_us)
         for one in stale:
+            # Rounded, 1.4 s would be the 1 s that was wanted.
+            age = f"{one.age_s:.1f} s" if one.age_s < 10 else in_words(one.age_s)
             Console().print(
-                f"{one.symbol}: newest row {in_words(one.age_s)} ago, at most {max_age:g} s wanted",
+                f"{one.symbol}: newest row {age} ago, at most {max_age:g} s wanted",
                 style="bold red",
                 highlight=False,
             )

@@ -43,7 +43,8 @@ def print_either(value: Any, text: str, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        Console().print(text, markup=False, highlight=False)
+        # A line stays a line in a pipe, where nobody knows a width.
+        Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -30,6 +30,8 @@ def positions_show(
 ) -> int:
     """Show where each symbol's tape stands: its ends, open gaps, backfills; and what it is of.
 
+    Examples: `k2 positions show`, `k2 positions show --json`.
+
     Args:
         kafka_bootstrap: Kafka's host:port (KAFKA_BOOTSTRAP).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).

@@ -23,6 +23,8 @@ def schema_register(
 ) -> int:
     """Register the trade schema under TOPIC-value (again is fine).
 
+    Examples: `k2 schema register`, `k2 schema register --schema-registry http://registry:8081`.
+
     Args:
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
@@ -43,6 +45,8 @@ def schema_check(
     output: Output = TEXT,
 ) -> int:
     """Say whether this version's schema may follow the registered one. Exit 1 when it may not.
+
+    Examples: `k2 schema check`, `k2 schema check --schema-registry http://registry:8081`.
 
     Args:
         schema_registry: The registry's address (SCHEMA_REGISTRY_URL).
@@ -66,6 +70,8 @@ def schema_show(
     output: Output = TEXT,
 ) -> int:
     """Show the schema's fields and what each means.
+
+    Examples: `k2 schema show`, `k2 schema show --json`.
 
     Args:
         registered: Show the registry's newest version instead of this program's.

@@ -33,7 +33,9 @@ def status_once(url: str) -> bytes:
             return bytes(exc.read(EVENT_MAX_BYTES))
         raise RetryError(f"{url}/health answered {exc.code}") from exc
     except (OSError, ValueError) as exc:
-        raise RetryError(f"no answer from {url}/health: {exc}") from exc
+        raise RetryError(
+            f"no answer from {url}/health: {exc}; is `k2 stream` or `k2 up` running there?"
+        ) from exc
 
 
 def decode_status(body: bytes) -> Health:

@@ -63,7 +63,7 @@ def _once(url: str, *, as_json: bool) -> int:
     health = decode_status(body)
     console = Console()
     for line in (verdict(health), *problem_lines(health), *facts(health)):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     print_table(LEG_COLUMNS, [leg_row(leg, health.legs) for leg in health.legs])
     print_table(TAPE_COLUMNS, [tape_row(tape) for tape in health.tapes])
     return ExitCode.FAILED if health.status == "unhealthy" else ExitCode.CLEAN

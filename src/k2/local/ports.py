@@ -38,7 +38,7 @@ def find_holder(port: int) -> Holder | None:
             for connection in process.net_connections(kind="tcp"):
                 if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
                     words = process.cmdline() or [process.name()]
-                    return Holder(process.pid, _shorten(" ".join(words)))
+                    return Holder(process.pid, _shorten(" ".join(" ".join(words).split())))
         except psutil.Error:
             continue
     return None
