@@ -88,6 +88,7 @@ def check_that_both_services_record_and_tell_no_secret(room: SecureRoom) -> None
             "doctor kafka registry",
             "doctor kafka registry --json",
             "stream --print-config",
+            "config show --json",
         )
     }
     for words, done in said.items():
@@ -96,6 +97,7 @@ def check_that_both_services_record_and_tell_no_secret(room: SecureRoom) -> None
             assert done.returncode == 0, f"{words}: {done.stdout} {done.stderr}"
     assert said["tail -n 3 --json"].stdout.count("source_sequence") == 3
     assert MASK in said["stream --print-config"].stdout
+    assert MASK in said["config show --json"].stdout
     cluster = said["doctor kafka registry --json"].stdout
     assert "KAFKA_SASL" not in cluster
     assert json.loads(cluster)["fail"] == 0, cluster  # Kafka and the registry let it in

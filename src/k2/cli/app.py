@@ -6,6 +6,7 @@ from cyclopts import App, CycloptsError
 
 from k2 import __version__
 from k2.cli.backfill import backfill
+from k2.cli.config import config
 from k2.cli.dlq import dlq
 from k2.cli.doctor import doctor
 from k2.cli.gaps import gaps
@@ -60,6 +61,7 @@ for command in (up, down, top, verify, query, tail, gaps, backfill):
     app.command(command, help_epilogue="")
 app.command(doctor, help_epilogue="")
 app.command(schema)
+app.command(config)
 app.command(positions)
 app.command(symbols)
 app.command(dlq)

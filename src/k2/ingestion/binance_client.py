@@ -6,28 +6,25 @@ Such as ``python src/k2/ingestion/binance_client.py --symbols BTCUSDT ETHUSDT BN
 
 import asyncio
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 import structlog
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
 from k2 import __version__
 from k2.errors import K2Error, StopError
 from k2.ingestion.listing import UnlistedError, how_to_mend
 from k2.ingestion.own_ports import require_own_ports
 from k2.ingestion.service import read_settings
+from k2.ingestion.shown_settings import print_settings
 from k2.ingestion.stream import run_capture
 from k2.ingestion.supervision import ExitCode, UnavailableError, first_of, stop_on_signals
 from k2.ingestion.symbols_file import wanted_symbols
 from k2.market.wanted import Wanted
 from k2.observability.logging import configure_logging
-from k2.settings import Settings, setting_rows
+from k2.settings import Settings
 
 LOG_FILE = Path("logs/binance_client.log")
 
@@ -99,7 +96,7 @@ def stream(
     if settings is None:
         return ExitCode.CONFIGURATION
     if print_config:
-        _print_settings(settings, as_json=json)
+        print_settings(settings, as_json=json)
         return ExitCode.CLEAN
     try:
         wanted = wanted_symbols(settings)
@@ -154,20 +151,6 @@ def _stopped(settings: Settings, problem: K2Error) -> ExitCode:
     if isinstance(problem, UnavailableError):
         return ExitCode.DEPENDENCY_UNAVAILABLE
     return ExitCode.CONFIGURATION if isinstance(problem, UnlistedError) else ExitCode.FAILED
-
-
-def _print_settings(settings: Settings, *, as_json: bool) -> None:
-    rows = setting_rows(settings)
-    if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows)).decode() + "\n")
-    elif sys.stdout.isatty():
-        table = Table("variable", "value", "meaning")
-        for row in rows:
-            table.add_row(row.variable, row.value, row.meaning)
-        Console().print(table)
-    else:
-        # For a program: whole values, as a shell or an environment file takes them.
-        sys.stdout.writelines(f"{row.variable}={shlex.quote(row.value)}\n" for row in rows)
 
 
 def main() -> None:
