@@ -48,6 +48,12 @@ def wait_for(condition: Callable[[], T | None], *, what: str, deadline_s: float 
     raise AssertionError(f"not within {deadline_s:g} s: {what}")
 
 
+def plain_environ() -> dict[str, str]:
+    """Return our environment without anything a service of k2 reads."""
+    ours = ("K2_", "BINANCE_", "KAFKA_", "SCHEMA_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 @dataclass
 class Process:
     """One service as production runs it, its output in a file."""
@@ -136,13 +142,8 @@ class Room:
     def environ(self) -> dict[str, str]:
         """Return the services' environment, from the runbooks' own variables."""
         address = self.stack.address
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("K2_", "BINANCE_", "KAFKA_", "SCHEMA_"))
-        }
         return {
-            **kept,
+            **plain_environ(),
             "KAFKA_BOOTSTRAP": address.bootstrap,
             "SCHEMA_REGISTRY_URL": address.registry_url,
             "KAFKA_TOPIC_PREFIX": self.prefix,

@@ -2,13 +2,14 @@
 
 import base64
 import ssl
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from system.threads import served
 
 
 class _Door(ThreadingHTTPServer):
@@ -55,11 +56,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def secure_registry(behind: str, *, login: str, certificate: Path) -> Iterator[str]:
     """Serve for as long as the block lasts; yield the address."""
-    with _Door(behind, login, certificate) as door:
-        thread = threading.Thread(target=door.serve_forever)
-        thread.start()
-        try:
-            yield f"https://127.0.0.1:{door.server_address[1]}"
-        finally:
-            door.shutdown()
-            thread.join()
+    with served(_Door(behind, login, certificate)) as port:
+        yield f"https://127.0.0.1:{port}"

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from decimal import Decimal
 from functools import partial
@@ -17,7 +16,7 @@ import pytest
 from integration.harness import wait_for
 from integration.terminal import in_a_terminal
 from system.conftest import StartUp
-from system.ups import START_MAX_S
+from system.ups import START_MAX_S, up_command, up_environ
 
 pytestmark = pytest.mark.integration
 
@@ -200,14 +199,8 @@ def runs(process: psutil.Process) -> bool:
 
 
 def test_a_k2_up_whose_terminal_is_closed_leaves_no_process(tmp_path: Path) -> None:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("K2_", "BINANCE_", "KAFKA_", "SCHEMA_"))
-    }
-    environ = {**kept, "K2_STATE_DIR": str(tmp_path / "state"), "K2_DLQ_DIR": str(tmp_path / "dlq")}
-    argv = [sys.executable, "-m", "k2", "up", "--exchange", "built-in", "--ports", "auto"]
-    with in_a_terminal(argv, environ=environ, output=tmp_path / "up.out") as up:
+    environ = up_environ(tmp_path / "state")
+    with in_a_terminal(up_command(), environ=environ, output=tmp_path / "up.out") as up:
         wait_for(lambda: "first new rows" in up.log() or not up.running, what="rows in the lake")
         assert up.popen is not None
         assert up.running, up.log()

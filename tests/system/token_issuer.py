@@ -2,12 +2,13 @@
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from system.threads import served
 
 LIFETIME_S = 600
 
@@ -43,12 +44,7 @@ def _part(claims: dict[str, Any]) -> str:
 @contextmanager
 def token_issuer(*, login: str) -> Iterator[str]:
     """Serve for as long as the block lasts; yield the endpoint."""
-    with _Issuer(("127.0.0.1", 0), _Handler) as issuer:
-        issuer.login = "Basic " + base64.b64encode(login.encode()).decode()
-        thread = threading.Thread(target=issuer.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{issuer.server_address[1]}/token"
-        finally:
-            issuer.shutdown()
-            thread.join()
+    issuer = _Issuer(("127.0.0.1", 0), _Handler)
+    issuer.login = "Basic " + base64.b64encode(login.encode()).decode()
+    with served(issuer) as port:
+        yield f"http://127.0.0.1:{port}/token"

@@ -1,7 +1,6 @@
 """``k2 up`` as a user has it: a process with a state directory, and what it said."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -9,9 +8,26 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # ships no type information
 
-from integration.harness import wait_for
+from integration.harness import plain_environ, wait_for
 
 START_MAX_S = 60.0
+
+
+def up_environ(state_dir: Path) -> dict[str, str]:
+    """Return the environment of a ``k2 up`` that keeps everything in one folder."""
+    return {
+        **plain_environ(),
+        "K2_DLQ_DIR": str(state_dir / "dlq"),
+        "K2_STATE_DIR": str(state_dir),
+    }
+
+
+def up_command(*flags: str, ports: str = "auto") -> list[str]:
+    """Return the command line of a ``k2 up`` on the built-in exchange."""
+    return [
+        *(sys.executable, "-m", "k2", "up", "--exchange", "built-in"),
+        *("--ports", ports, *flags),
+    ]
 
 
 class Up:
@@ -20,22 +36,10 @@ class Up:
     def __init__(self, state_dir: Path, *flags: str, ports: str = "auto") -> None:
         self.state_dir = state_dir
         self.output = state_dir.with_name(f"{state_dir.name}-{time.monotonic_ns()}.out")
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("K2_", "BINANCE_", "KAFKA_", "SCHEMA_"))
-        }
-        self.environ = {
-            **kept,
-            "K2_DLQ_DIR": str(state_dir / "dlq"),
-            "K2_STATE_DIR": str(state_dir),
-        }
+        self.environ = up_environ(state_dir)
         with self.output.open("ab") as output:
             self.popen = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "k2", "up", "--exchange", "built-in"),
-                    *("--ports", ports, *flags),
-                ],
+                up_command(*flags, ports=ports),
                 env=self.environ,
                 stdout=output,
                 stderr=subprocess.STDOUT,

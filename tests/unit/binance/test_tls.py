@@ -13,8 +13,7 @@ from k2.binance.tls import venue_tls
 from k2.binance.websocket import connect
 from k2.errors import RetryError, StopError
 from k2.market import StreamKind
-
-AUTHORITY = trustme.CA()
+from unit.tls_exchange import AUTHORITY, tls_exchange
 
 
 class Nobody:
@@ -42,23 +41,12 @@ def _ask(tls: ssl.SSLContext | None) -> None:
     """Ask REST for the time and open a stream, of an exchange nobody but us vouches for."""
 
     async def ask() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
-        app = web.Application()
-        app.router.add_get("/api/v3/time", _rest)
-        app.router.add_get("/ws", _stream)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-            address = f"127.0.0.1:{runner.addresses[0][1]}"
+        async with tls_exchange({"/api/v3/time": _rest, "/ws": _stream}) as address:
             socket = await connect(f"wss://{address}/ws", Nobody(), tls=tls)
             socket.abort()
             await socket.wait_ended()
             async with RestClient([f"https://{address}"], kind=StreamKind.TRADE, tls=tls) as rest:
                 await rest.clock()
-        finally:
-            await runner.cleanup()
 
     asyncio.run(ask())
 

@@ -1,7 +1,6 @@
 """``k2 config show``: what commands follow here, and no secret of it."""
 
 import json
-import os
 import shlex
 from pathlib import Path
 
@@ -9,17 +8,9 @@ import pytest
 
 from k2.cli.config import show
 from k2.cli.output import Output
-from k2.settings import OUR_PREFIXES
 from k2.settings.security import MASK
 
 CANARY = "canary-of-config-show"
-
-
-@pytest.fixture(autouse=True)
-def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith((*OUR_PREFIXES, "KAFKA_", "SCHEMA_REGISTRY_")):
-            monkeypatch.delenv(name)
 
 
 def test_it_shows_what_k2_up_ran_last_and_the_environment_over_it(

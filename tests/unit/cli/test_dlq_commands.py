@@ -1,7 +1,6 @@
 """``k2 dlq``: what it prints, and what it asks for."""
 
 import json
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -15,14 +14,11 @@ from k2.ingestion import dlq_replay
 from k2.ingestion.dlq_judging import Outcome, Verdict
 from k2.kafka.dead_letters import DeadLetters
 from k2.kafka.letter_reading import Letter
-from k2.settings import OUR_PREFIXES, Settings
+from k2.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in list(os.environ):
-        if name.startswith(OUR_PREFIXES):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("K2_DLQ_DIR", str(tmp_path / "dlq"))
     monkeypatch.setenv("K2_STATE_DIR", str(tmp_path))
     return tmp_path / "dlq"

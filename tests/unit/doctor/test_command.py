@@ -1,7 +1,6 @@
 """``k2 doctor`` from its command line to its exit code."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -11,14 +10,11 @@ import pytest
 from k2.cli import main
 from k2.cli.doctor import Subject
 from k2.doctor.checks import SUBJECTS, checks_of
-from k2.settings import OUR_PREFIXES, Settings
+from k2.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith((*OUR_PREFIXES, "KAFKA_", "SCHEMA_REGISTRY_")):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,5 +1,4 @@
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ from k2.kafka.position import ShardPosition, ShardRecord, SymbolPosition
 from k2.kafka.topics import TopicFacts
 from k2.kafka.transaction import FencedError
 from k2.market.wanted import Wanted, parse_lines
-from k2.settings import OUR_PREFIXES, Settings, load_settings
+from k2.settings import Settings, load_settings
 from unit.ingestion.shard_world import (
     NAMES,
     FakeLog,
@@ -32,14 +31,6 @@ from unit.ingestion.shard_world import (
     virtually,
 )
 from unit.trades import trade
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(OUR_PREFIXES):
-            monkeypatch.delenv(name)
-
 
 PREPARED = Prepared(
     NAMES, {topic: TopicFacts(f"id-{topic}", 4) for topic in NAMES.all()}, schema_id=1

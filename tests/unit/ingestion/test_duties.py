@@ -48,6 +48,14 @@ class Scene:
         self.world.shard.on_hole = self.duties.hole
         self.world.shard.on_loss = self.duties.look
 
+    def miss(self, source_id: int) -> None:
+        """Have the writer before us look for an id that it declared."""
+        world = self.world
+        gap = OpenGap("BTCUSDT", IdRange(source_id, source_id), virtual_host().wall_ns() // 1000)
+        position = msgspec.structs.replace(world.shard.told.position, open_gaps=(gap,))
+        world.log.say(position)
+        world.follow()
+
     async def serve(self, story: Any, *, heard_all: bool = False) -> None:
         shard = self.world.shard
         await shard.take_over()
@@ -188,10 +196,7 @@ def test_a_late_trade_between_take_over_and_duties_is_repaired_by_rest(tmp_path:
     async def tell() -> None:
         scene = Scene(tmp_path)
         world = scene.world
-        position = world.shard.told.position
-        gap = OpenGap("BTCUSDT", IdRange(2, 2), virtual_host().wall_ns() // 1000)
-        world.log.say(msgspec.structs.replace(position, open_gaps=(gap,)))
-        world.follow()
+        scene.miss(2)
         scene.rest.first, scene.rest.newest = 1, 4
         await world.shard.take_over()
         scene.duties.late(trade(2), world.shard)
@@ -205,10 +210,7 @@ def test_a_late_trade_is_repaired_by_the_writer_alone(tmp_path: Path) -> None:
     async def tell() -> None:
         scene = Scene(tmp_path)
         world = scene.world
-        position = world.shard.told.position
-        gap = OpenGap("BTCUSDT", IdRange(2, 2), virtual_host().wall_ns() // 1000)
-        world.log.say(msgspec.structs.replace(position, open_gaps=(gap,)))
-        world.follow()
+        scene.miss(2)
         scene.duties.late(trade(2), world.shard)
         assert world.log.records == []
 

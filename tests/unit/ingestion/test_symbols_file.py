@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -6,14 +5,7 @@ import pytest
 from k2.errors import StopError
 from k2.ingestion.symbols_file import read_wanted, wanted_symbols, write_file
 from k2.market.wanted import Wanted, parse_lines
-from k2.settings import OUR_PREFIXES, load_settings
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(OUR_PREFIXES):
-            monkeypatch.delenv(name)
+from k2.settings import load_settings
 
 
 def test_without_a_file_the_list_counts() -> None:

@@ -1,19 +1,16 @@
 """A REST client as the settings name it: addresses, stream, and whom it believes."""
 
 import asyncio
-import ssl
 from pathlib import Path
 
 import pytest
-import trustme
 from aiohttp import web
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.venue import rest_of, tls_of
 from k2.market import StreamKind
 from k2.settings import Settings
-
-AUTHORITY = trustme.CA()
+from unit.tls_exchange import AUTHORITY, tls_exchange
 
 HISTORICAL = "/api/v3/historicalTrades"
 AGGREGATE = "/api/v3/aggTrades"
@@ -41,21 +38,11 @@ def _asked(settings: Settings, *, beside: bool = False, kind: StreamKind | None 
         return web.json_response([])
 
     async def ask() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
-        app = web.Application()
-        app.router.add_get(HISTORICAL, none_traded)
-        app.router.add_get(AGGREGATE, none_traded)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-            urls = [f"https://127.0.0.1:{runner.addresses[0][1]}"]
+        async with tls_exchange(dict.fromkeys((HISTORICAL, AGGREGATE), none_traded)) as address:
+            urls = [f"https://{address}"]
             here = settings if beside else settings.model_copy(update={"rest_urls": urls})
             async with rest_of(here, urls=urls if beside else None, kind=kind) as rest:
                 assert await rest.newest_id("BTCUSDT") is None
-        finally:
-            await runner.cleanup()
 
     asyncio.run(ask())
     return asked[0]

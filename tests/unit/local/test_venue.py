@@ -1,16 +1,13 @@
 """Which exchange ``k2 up`` records when nobody names one."""
 
 import asyncio
-import ssl
 from pathlib import Path
 
-import trustme
 from aiohttp import web
 
 from k2.local.venue import VenueKind, choose_venue
 from k2.settings import Settings
-
-AUTHORITY = trustme.CA()
+from unit.tls_exchange import AUTHORITY, tls_exchange
 
 
 async def _chosen(settings: Settings) -> VenueKind:
@@ -19,19 +16,9 @@ async def _chosen(settings: Settings) -> VenueKind:
     async def pong(_request: web.Request) -> web.Response:
         return web.json_response({})
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
-    app = web.Application()
-    app.router.add_get("/api/v3/ping", pong)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        url = f"https://127.0.0.1:{runner.addresses[0][1]}"
-        here = settings.model_copy(update={"rest_urls": [url]})
+    async with tls_exchange({"/api/v3/ping": pong}) as address:
+        here = settings.model_copy(update={"rest_urls": [f"https://{address}"]})
         return (await choose_venue(here, wish="auto", tape=None)).kind
-    finally:
-        await runner.cleanup()
 
 
 def test_an_exchange_behind_our_own_authority_is_not_taken_for_absent(tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -7,17 +6,10 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.traceback import Traceback
 
-from k2.settings import OUR_PREFIXES, Settings, SettingsError, load_settings, setting_rows
+from k2.settings import Settings, SettingsError, load_settings, setting_rows
 from k2.settings.security import LOGIN_VARIABLES, MASK, SECRETS, SecuritySettings, variable
 
 CANARY = "canary-7f3a"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith((*OUR_PREFIXES, "KAFKA_", "SCHEMA_REGISTRY_")):
-            monkeypatch.delenv(name)
 
 
 def _given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:

@@ -6,15 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from k2.market import StreamKind
-from k2.settings import OUR_PREFIXES, SettingsError, load_settings, setting_rows
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith((*OUR_PREFIXES, "KAFKA_", "SCHEMA_REGISTRY_")):
-            monkeypatch.delenv(name)
-
+from k2.settings import SettingsError, load_settings, setting_rows
 
 SECOND = "wss://data-stream.binance.vision/ws"
 
