@@ -106,10 +106,10 @@ def broken_accounts(capture: Capture) -> list[str]:
     the declarations. ``rings``: put in = committed + passed on + waiting.
     """
     broken = []
-    intake, shards = capture.intake, capture.shards
-    if intake.frames != sum(intake.kinds().values()):
+    kinds, shards = capture.intake.kinds(), capture.shards
+    if capture.intake.frames != sum(kinds.values()):
         broken.append("frames")
-    if intake.kinds()["trade"] != sum(shard.heard + shard.turned_away for shard in shards):
+    if kinds["trade"] != sum(shard.heard + shard.turned_away for shard in shards):
         broken.append("streams")
     accounts = [(shard.account, shard.ring) for shard in shards]
     if not all(account.balances for account, _ in accounts):

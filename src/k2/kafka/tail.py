@@ -12,6 +12,7 @@ from k2.kafka.connection import KafkaConnection
 from k2.kafka.encoding import decode_record, parse_schema, split_wire
 from k2.kafka.registry import Registry
 from k2.kafka.topics import TopicNames, describe_topics
+from k2.kafka.watermarks import watermarks
 
 QUIET_S = 1.0
 TIMEOUT_S = 10.0
@@ -84,9 +85,7 @@ def _starts(
 ) -> tuple[list[TopicPartition], dict[int, int]]:
     starts, ends = [], {}
     for partition in range(partitions):
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), timeout=TIMEOUT_S
-        )
+        low, high = watermarks(consumer, topic, partition, timeout_s=TIMEOUT_S)
         # Every transaction leaves a marker in the log, at worst one per record.
         start = max(low, high - 2 * count - 2)
         starts.append(TopicPartition(topic, partition, start))

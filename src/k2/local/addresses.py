@@ -52,8 +52,9 @@ class Addresses:
     def services(self) -> ServicePorts:
         """Return where the services listen."""
         if self._auto:
-            names = ["metrics-stream", "metrics-archive", "health", "health-archive"]
-            return ServicePorts(*map(self._remembered(*names).__getitem__, names))
+            names = ("metrics-stream", "metrics-archive", "health", "health-archive")
+            ports = self._remembered(*names)
+            return ServicePorts(*(ports[name] for name in names))
         return ServicePorts(
             self._settings.metrics_port,
             self._settings.archive_metrics_port,

@@ -48,9 +48,8 @@ class Saying:
 
     async def show(self, observer: "Observer", places: Places) -> None:
         """Show what arrives, until cancelled."""
-        if self.console.is_terminal:
-            await self._show_view(observer, places)
-        await self._show_lines(observer, places)
+        shown = self._show_view if self.console.is_terminal else self._show_lines
+        await shown(observer, places)
 
     async def _show_view(self, observer: "Observer", places: Places) -> None:
         with Live(console=self.console, refresh_per_second=VIEW_PER_S) as live:
