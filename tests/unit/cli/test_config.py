@@ -16,7 +16,8 @@ CANARY = "canary-of-config-show"
 def test_it_shows_what_k2_up_ran_last_and_the_environment_over_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "k2.env").write_text("BINANCE_SYMBOLS=SOLUSDT\nKAFKA_TOPIC_PREFIX=ours\n")
+    ran = ("BINANCE_SYMBOLS=SOLUSDT", "KAFKA_TOPIC_PREFIX=ours")
+    (tmp_path / "k2.env").write_text("\n".join(ran) + "\n")
     monkeypatch.setenv("KAFKA_TOPIC_PREFIX", "theirs")
     assert show(state_dir=tmp_path) == 0
     lines = [line.partition("=") for line in capsys.readouterr().out.splitlines()]
