@@ -2,6 +2,7 @@
 
 import json
 import signal
+from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka import Producer
@@ -11,7 +12,7 @@ from integration.harness import Process, Room, read_messages, wait_for
 from k2.lake.tables import open_catalog
 from k2.market import StreamKind
 from k2.simulator import Ledger
-from runbooks.causes import overlaid
+from runbooks.causes import Line, overlaid
 from runbooks.desk import Desk
 
 pytestmark = pytest.mark.integration
@@ -75,6 +76,47 @@ def test_a_new_version_is_judged_let_in_and_takes_over_and_a_difference_is_told(
     wait_for(lambda: desk.health(8002)["member"], what="the second instance to be a member")
     assert first.end() == 0
     desk.sees("green-writes")
+
+
+def test_a_deaf_writer_and_one_that_did_not_run_give_way(room: Room, desk: Desk) -> None:
+    room.symbols = (X,)
+    room.exchange("--rate", "200")
+    port = urlsplit(room.exchange_url).port
+    assert port is not None
+    direct = _heard_at(f"127.0.0.1:{port}")
+    with Line(room.stack, port) as line:
+        room.extra |= _heard_at(line.address)
+        first = room.stream()
+        desk.archive()
+        room.wait_until_archiving()
+        second = desk.second(**direct)
+        wait_for(lambda: _role(desk, 8002) == "standby", what="a standby")
+        line.cut()
+        desk.sees("gave-way-deaf")
+        wait_for(lambda: _role(desk, 8002) == "writer", what="the other to write")
+        line.mend()
+        wait_for(lambda: desk.health()["member"], what="the first to be a member again")
+        assert second.end() == 0
+        wait_for(lambda: _role(desk) == "writer", what="the first to write again")
+
+        third = desk.second(**direct)
+        wait_for(lambda: _role(desk, 8002) == "standby", what="a standby")
+        first.signal(signal.SIGSTOP)
+        wait_for(lambda: _role(desk, 8002) == "writer", what="the other to write")
+        first.signal(signal.SIGCONT)
+        desk.sees("gave-way-paused")
+        assert (first.end(), third.end()) == (0, 0)
+
+
+def _heard_at(address: str) -> dict[str, str]:
+    """Return the settings of an instance both legs of which connect there."""
+    return dict.fromkeys(("BINANCE_WS_URL", "BINANCE_WS_URL_FALLBACK"), f"ws://{address}/ws")
+
+
+def _role(desk: Desk, port: int = 8001) -> str:
+    """Return what an instance is to its one shard."""
+    shards = desk.health(port).get("shards") or [{"role": "none yet"}]
+    return str(shards[0]["role"])
 
 
 def test_no_writer_a_refusal_its_repair_and_a_doubled_record(room: Room, desk: Desk) -> None:

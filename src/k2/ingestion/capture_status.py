@@ -7,6 +7,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import msgspec
+import structlog
 
 from k2 import __version__
 from k2.binance.leg import Leg
@@ -39,8 +40,14 @@ from k2.observability import metrics
 from k2.settings import Settings
 
 SAMPLE_EVERY_S = 1.0
+NOT_RUN_S = 1.0
+"""An event loop that comes so late had no CPU: the process was stopped, or its machine starved. A
+lease is lost after 2.5 s of it."""
+
 FRESH_S = 0.2
 """Whoever asks more often gets the same answer: asking costs the trades nothing."""
+
+_log = structlog.get_logger()
 
 
 class CaptureStatus:
@@ -93,7 +100,11 @@ class CaptureStatus:
         """Sample for ever."""
         while True:
             self.sample()
+            began_s = self._host.monotonic_s()
             await asyncio.sleep(SAMPLE_EVERY_S)
+            late_s = self._host.monotonic_s() - began_s - SAMPLE_EVERY_S
+            if late_s > NOT_RUN_S:
+                _log.warning("process_did_not_run", for_s=round(late_s, 1))
 
     def sample(self) -> None:
         """Remember how things are now."""
@@ -234,6 +245,7 @@ class CaptureStatus:
             open_gaps=len(shard.told.position.open_gaps),
             last_commit_age_s=round(commit_age_s, 2) if writing and commit_age_s else None,
             last_news_age_s=round(news_age_s, 2) if not writing and news_age_s else None,
+            unread=shard.log.unread,
         )
 
     def _latency(self) -> LatencyHealth:

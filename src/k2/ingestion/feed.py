@@ -129,7 +129,6 @@ class Feed:
         while not self.leg.ended:
             now_s = self.host.monotonic_s()
             if now_s - due_s > SLEPT_S:
-                _log.warning("process_did_not_run", for_s=round(now_s - due_s, 1))
                 self.leg.slept(now_s)
             self.perform(self.leg.tick(now_s))
             due_s = self.leg.next_due_s(now_s)

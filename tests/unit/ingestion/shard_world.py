@@ -139,6 +139,7 @@ class FakeLog:
     """
 
     def __init__(self) -> None:
+        self.unread = ""
         self.committed: ShardRecord = NOTHING_RECORDED
         self.record: ShardRecord = NOTHING_RECORDED
         self.records: list[Record] = []

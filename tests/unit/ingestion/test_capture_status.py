@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from k2.binance.leg import Leg, LegLimits
 from k2.ingestion.capture_status import FRESH_S, CaptureStatus, leg_state
@@ -24,7 +25,7 @@ from k2.observability.memory import MemoryUse
 from k2.settings import Settings
 from k2.tape.silence import Silence
 from unit.binance.leg_world import LegWorld
-from unit.ingestion.shard_world import UPTIME_S, ShardWorld, virtual_host, virtually
+from unit.ingestion.shard_world import UPTIME_S, ShardWorld, beside, virtual_host, virtually
 from unit.trades import trade
 
 
@@ -32,7 +33,10 @@ class StatusWorld:
     """A status and what it tells of. Make it inside the running loop."""
 
     def __init__(self, *, legs: str = "ab") -> None:
-        self.host = virtual_host()
+        self.stopped_s = 0.0
+        """How long the process was stopped: its clock goes on, its loop does not."""
+        host = virtual_host()
+        self.host = host._replace(monotonic_s=lambda: host.monotonic_s() + self.stopped_s)
         self.stop = asyncio.Event()
         self.kafka = Dependency("kafka:9092", host=self.host)
         self.registry = Dependency("http://registry:8081", host=self.host)
@@ -448,3 +452,21 @@ def test_a_latency_below_zero_stands_beside_the_clock_that_explains_it() -> None
         assert (latency.to_commit_s, latency.to_commit_p99_s) == (0.03, 0.05)
 
     virtually(story())
+
+
+@pytest.mark.parametrize(("stopped_s", "told"), [(0.0, []), (0.9, []), (3.0, [3.0])])
+def test_that_the_process_did_not_run_is_said_once(stopped_s: float, told: list[float]) -> None:
+    async def tell() -> None:
+        world = StatusWorld()
+
+        async def story() -> None:
+            await asyncio.sleep(1.5)
+            world.stopped_s = stopped_s
+            await asyncio.sleep(5)
+
+        with capture_logs() as lines:
+            await beside(world.status.run(), story())
+        said = [line["for_s"] for line in lines if line["event"] == "process_did_not_run"]
+        assert said == told
+
+    virtually(tell())
