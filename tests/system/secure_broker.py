@@ -3,6 +3,7 @@
 The plaintext listener that the shared stack's broker has stays, for the tests' own eyes.
 """
 
+import itertools
 import os
 import subprocess
 import time
@@ -35,6 +36,9 @@ from k2.local.ports import LOOPBACK, pick_free
 from k2.local.preparing import Prepared
 
 USER = "k2"
+NEWCOMER = "newcomer"
+"""Who has a password and no right."""
+
 START_DEADLINE_S = 60.0
 MECHANISMS = "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER"
 
@@ -109,7 +113,7 @@ def secure_broker(
             stderr=subprocess.STDOUT,
         )
     try:
-        _add_user(config.bootstrap, password, process, log)
+        _add_users(config.bootstrap, password, process, log)
         yield SecureBroker(
             sasl=f"{LOOPBACK}:{sasl}",
             mutual=f"{LOOPBACK}:{mutual}",
@@ -142,6 +146,9 @@ def _secured(
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(certificates.ca),
         "listener.name.mutual.ssl.client.auth": "required",
+        "ssl.principal.mapping.rules": "RULE:^.*CN=([^,]*).*$/$1/",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
         f"{secured}.sasl.enabled.mechanisms": MECHANISMS,
         f"{secured}.scram-sha-256.sasl.jaas.config": scram,
         f"{secured}.scram-sha-512.sasl.jaas.config": scram,
@@ -155,8 +162,8 @@ def _secured(
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
-def _add_user(bootstrap: str, password: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the broker and give it the user of both SCRAM mechanisms."""
+def _add_users(bootstrap: str, password: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for the broker and give it the users of both SCRAM mechanisms."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     deadline_s = time.monotonic() + START_DEADLINE_S
     while True:
@@ -166,9 +173,10 @@ def _add_user(bootstrap: str, password: str, process: subprocess.Popen[bytes], l
         except KafkaException:
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline_s, "the secured broker does not answer"
-    for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+    mechanisms = (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
+    for user, mechanism in itertools.product((USER, NEWCOMER), mechanisms):
         wish = UserScramCredentialUpsertion(
-            USER, ScramCredentialInfo(mechanism, 4096), password.encode()
+            user, ScramCredentialInfo(mechanism, 4096), password.encode()
         )
         for future in admin.alter_user_scram_credentials([wish]).values():
             future.result(10.0)

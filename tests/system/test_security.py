@@ -10,17 +10,19 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewTopic, ResourceType  # type: ignore[attr-defined]
 
-from integration.harness import wait_for
+from integration.harness import Process, wait_for
 from k2.kafka.admin import KafkaAdmin
 from k2.kafka.connection import KafkaConnection
+from k2.kafka.topics import TopicNames
 from k2.local.background import BackgroundStack
 from k2.local.ports import pick_free
 from k2.local.preparing import prepare
 from k2.settings.connections import kafka_connection
 from k2.settings.security import SecuritySettings, variable
-from system.secure_broker import USER, SecureBroker, secure_broker
+from system.kafka_rights import PAGE, allow, documented_rights
+from system.secure_broker import NEWCOMER, USER, SecureBroker, secure_broker
 from system.secure_registry import secure_registry
 from system.secure_room import (
     CANARIES,
@@ -57,6 +59,7 @@ def room(stack: BackgroundStack, broker: SecureBroker, tmp_path: Path) -> Iterat
         # The tests' own eyes use the listener that asks for nothing.
         seen = SimpleNamespace(address=replace(stack.address, bootstrap=broker.plain))
         one = SecureRoom(cast("BackgroundStack", seen), tmp_path, f"s{uuid4().hex[:8]}")
+        allow(broker.plain, f"User:{USER}", documented_rights(one.prefix))
         ca = str(broker.certificates.ca)
         one.extra = {
             "KAFKA_BOOTSTRAP": broker.sasl,
@@ -111,6 +114,63 @@ def test_it_holds_with_a_certificate_and_the_password_of_its_key_is_not_told(
         "KAFKA_SSL_KEY_PASSWORD": CANARIES["kafka_ssl_key_password"],
     }
     check_that_both_services_record_and_tell_no_secret(room)
+
+
+def test_what_k2_is_not_allowed_is_said_until_it_is(room: SecureRoom, broker: SecureBroker) -> None:
+    room.extra["KAFKA_SASL_USERNAME"] = NEWCOMER
+    health, archive_health = pick_free(2)
+    room.extra |= {"K2_HEALTH_PORT": str(health), "K2_ARCHIVE_HEALTH_PORT": str(archive_health)}
+    given = {
+        kind: [right for right in documented_rights(room.prefix) if right.kind is kind]
+        for kind in ResourceType
+    }
+
+    def allow_more(kind: ResourceType) -> None:
+        allow(broker.plain, f"User:{NEWCOMER}", given[kind])
+
+    room.exchange("--rate", "100")
+    stream, archive = room.stream(), room.archive()
+    wait_until_said(stream, "dependency_not_available", "Kafka did not create topic", PAGE.name)
+
+    allow_more(ResourceType.TOPIC)
+    denied = "Group authorization failed", PAGE.name
+    wait_until_said(stream, "lease_not_polled", *denied)
+    wait_until_said(stream, "positions_not_readable", *denied)
+    wait_until_said(archive, "topic_not_readable", *denied)
+    wait_for(lambda: "positions_unread" in page(health, "/health"), what="the capture to tell")
+    wait_for(lambda: "topic_unread" in page(archive_health, "/health"), what="the archive to tell")
+
+    allow_more(ResourceType.GROUP)
+    wait_until_said(
+        stream, "dependency_not_available", "Transactional Id authorization failed", PAGE.name
+    )
+
+    allow_more(ResourceType.TRANSACTIONAL_ID)
+    room.wait_until_archiving()
+    pages = {health: "positions_unread", archive_health: "topic_unread"}
+    wait_for(
+        lambda: not any(problem in page(port, "/health") for port, problem in pages.items()),
+        what="both to tell that it is over",
+    )
+    doctor = "doctor", "kafka"
+    advice = "allow this principal DescribeConfigs on the cluster"
+    assert advice in room.k2(*doctor).stdout
+    allow_more(ResourceType.BROKER)
+    assert advice not in room.k2(*doctor).stdout
+    newest = room.stop_trading()
+    room.wait_until_archived(newest)
+    assert (stream.end(), archive.end()) == (0, 0)
+    room.check_promise(newest)
+
+
+def wait_until_said(service: Process, event: str, *words: str) -> None:
+    """Wait for a line of this event whose reason has all the words."""
+    wait_for(
+        lambda: any(
+            all(word in said["reason"] for word in words) for said in service.events(event)
+        ),
+        what=f"{event} to say {words}",
+    )
 
 
 def test_a_wrong_password_is_said_again_and_again_and_no_secret_is_told(room: SecureRoom) -> None:
@@ -189,15 +249,19 @@ def _connection(bootstrap: str, **given: Any) -> KafkaConnection:
     return kafka_connection(settings, bootstrap=bootstrap)
 
 
-def _write_and_read(connection: KafkaConnection) -> None:
+def _write_and_read(broker: SecureBroker, connection: KafkaConnection) -> None:
     """Do what the services do, with the whole login: make a topic, write into it, read it."""
-    topic = f"s{uuid4().hex[:8]}"
+    prefix = f"s{uuid4().hex[:8]}"
+    topic = TopicNames.of(prefix).trades
+    allow(broker.plain, f"User:{USER}", documented_rights(prefix))
     KafkaAdmin(connection).list_topics(timeout=10)
     KafkaAdmin(connection).create_topics([NewTopic(topic, num_partitions=1)])[topic].result(10)
     producer = Producer(connection.client({"enable.idempotence": True}))
     producer.produce(topic, b"seen")
     assert producer.flush(10) == 0
-    consumer = Consumer(connection.client({"group.id": topic, "auto.offset.reset": "earliest"}))
+    consumer = Consumer(
+        connection.client({"group.id": f"k2-{topic}", "auto.offset.reset": "earliest"})
+    )
     consumer.assign([TopicPartition(topic, 0, 0)])
     (message,) = consumer.consume(1, 10)
     consumer.close()
@@ -207,6 +271,7 @@ def _write_and_read(connection: KafkaConnection) -> None:
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
 def test_the_other_logins_let_in(broker: SecureBroker, mechanism: str) -> None:
     _write_and_read(
+        broker,
         _connection(
             broker.sasl,
             kafka_security_protocol="SASL_SSL",
@@ -214,7 +279,7 @@ def test_the_other_logins_let_in(broker: SecureBroker, mechanism: str) -> None:
             kafka_sasl_username=USER,
             kafka_sasl_password=PASSWORD,
             kafka_ssl_ca=broker.certificates.ca,
-        )
+        ),
     )
 
 
@@ -233,7 +298,7 @@ def test_a_token_lets_in_and_without_one_it_is_said(broker: SecureBroker) -> Non
                 kafka_ssl_ca=broker.certificates.ca,
             )
 
-        _write_and_read(connection(secret))
+        _write_and_read(broker, connection(secret))
         refused = KafkaAdmin(connection(WRONG))
         with pytest.raises(KafkaException):
             refused.list_topics(timeout=3)
@@ -245,6 +310,7 @@ def test_a_token_lets_in_and_without_one_it_is_said(broker: SecureBroker) -> Non
 def test_a_certificate_of_our_own_lets_in(broker: SecureBroker) -> None:
     own = broker.certificates
     _write_and_read(
+        broker,
         _connection(
             broker.mutual,
             kafka_security_protocol="SSL",
@@ -252,7 +318,7 @@ def test_a_certificate_of_our_own_lets_in(broker: SecureBroker) -> None:
             kafka_ssl_certificate=own.client_certificate,
             kafka_ssl_key=own.client_key,
             kafka_ssl_key_password=CANARIES["kafka_ssl_key_password"],
-        )
+        ),
     )
     without = KafkaAdmin(
         _connection(broker.mutual, kafka_security_protocol="SSL", kafka_ssl_ca=own.ca)

@@ -202,6 +202,7 @@ async def _archive_until(
         stack.push_async_callback(asyncio.to_thread, one.close)
     for show in (show_schemas, *(one.show_age for one in archives)):
         stack.callback(metrics.archive.before_scrape(show))
+    status.unread = lambda: {one.topic: one.unread for one in archives}
     status.started = True
     while not stop.is_set():
         await asyncio.to_thread(_turn, archives)

@@ -1,6 +1,7 @@
 """What an archive says of itself: what it counts anyway, as values in memory."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -27,6 +28,8 @@ class ArchiveStatus:
         self.kafka = kafka
         self.started = False
         """Whether Kafka and the lake have answered."""
+        self.unread: Callable[[], Mapping[str, str]] = dict
+        """Topic to why Kafka does not give its records out, or nothing."""
         self._memory = memory
         self._stop = stop
         self._host = host
@@ -68,7 +71,7 @@ class ArchiveStatus:
             uptime_seconds=round(self._host.monotonic_s() - self._began_s, 1),
             problems=[],
             kafka=self.kafka.health(),
-            topics=_topics(),
+            topics=_topics(self.unread()),
             tables=_tables(self._host.wall_s()),
             freshness_s=round(mean_s, 3) if mean_s is not None else None,
             freshness_p99_s=p99_s,
@@ -85,14 +88,17 @@ class ArchiveStatus:
         return "recording" if self.started else "starting"
 
 
-def _topics() -> list[TopicHealth]:
+def _topics(unread: Mapping[str, str]) -> list[TopicHealth]:
     lag: dict[str, int] = {}
     lag_s: dict[str, float] = {}
     for labels, value in _series(metrics.consumer_lag):
         lag[labels["topic"]] = lag.get(labels["topic"], 0) + int(value)
     for labels, value in _series(metrics.consumer_lag_seconds):
         lag_s[labels["topic"]] = max(value, lag_s.get(labels["topic"], 0.0))
-    return [TopicHealth(name, lag[name], round(lag_s.get(name, 0.0), 2)) for name in sorted(lag)]
+    return [
+        TopicHealth(name, lag[name], round(lag_s.get(name, 0.0), 2), unread.get(name, ""))
+        for name in sorted(lag)
+    ]
 
 
 def _tables(wall_s: float) -> list[TableHealth]:

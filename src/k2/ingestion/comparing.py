@@ -9,6 +9,7 @@ import structlog
 from k2.errors import RetryError
 from k2.ingestion.host import Host
 from k2.ingestion.shard import Role, Shard
+from k2.ingestion.trouble import Trouble
 from k2.ingestion.workers import Worker
 from k2.kafka.trade_follower import TradeFollower
 from k2.market import Side, Trade
@@ -34,6 +35,7 @@ class Comparing:
         self._follower = follower
         self._worker = worker
         self._host = host
+        self._unreadable = Trouble("comparison_waits", host.monotonic_s, shard=shard.settings.shard)
         self._comparison = Comparison()
         self._told: dict[str, tuple[int, ...]] = {}
 
@@ -59,7 +61,7 @@ class Comparing:
             try:
                 records = await self._worker.run(lambda: self._follower.read(READ_S))
             except RetryError as exc:
-                _log.info("comparison_waits", reason=str(exc))
+                self._unreadable.met(str(exc))
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
             now_s = self._host.monotonic_s()

@@ -56,6 +56,8 @@ class ShardHealth(msgspec.Struct, frozen=True):
     """Since our last transaction, as its writer; None when it was never ours."""
     last_news_age_s: float | None
     """Since another process was last seen to write it."""
+    unread: str = ""
+    """Why its positions cannot be read now: a standby then sees no writer."""
 
 
 class HoleHealth(msgspec.Struct, frozen=True):
@@ -189,6 +191,8 @@ class TopicHealth(msgspec.Struct, frozen=True):
     """Offsets between the table's end and the topic's."""
     lag_s: float
     """Age of the oldest record read and in no table yet."""
+    unread: str = ""
+    """Why Kafka does not give its records out; nothing when it does."""
 
 
 class TableHealth(msgspec.Struct, frozen=True):

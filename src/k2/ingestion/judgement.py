@@ -74,6 +74,9 @@ def archive_problems(health: ArchiveHealth) -> list[Problem]:
     if health.kafka.reachable is False:
         problems.append(_kafka_away(health.kafka.at, health.kafka.problem, health.kafka.for_s))
     for topic in health.topics:
+        if topic.unread:
+            text = f"{topic.topic}: Kafka does not give its records out ({topic.unread})."
+            problems.append(Problem("bad", "topic_unread", text))
         if topic.lag_s > ARCHIVE_STALLED_S:
             text = (
                 f"{topic.topic}: {topic.lag:,} records wait for the lake, the oldest for "
@@ -123,6 +126,9 @@ def _trying(leg: LegHealth) -> str:
 def _writing(health: Health) -> list[Problem]:
     problems = []
     for shard in health.shards:
+        if shard.unread:
+            text = f"Shard {shard.shard}: its positions cannot be read ({shard.unread})."
+            problems.append(Problem("warn", "positions_unread", text))
         if shard.role == "writer":
             age_s = shard.last_commit_age_s
             if shard.pending and age_s is not None and age_s > STALLED_S:

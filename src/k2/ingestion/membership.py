@@ -9,6 +9,7 @@ import structlog
 from k2.errors import RetryError
 from k2.ingestion.host import Host
 from k2.ingestion.term import Terms
+from k2.ingestion.trouble import Trouble
 from k2.ingestion.workers import Worker
 from k2.kafka.lease import Lease
 
@@ -57,6 +58,7 @@ class Membership:
         self._hears = hears
         self._host = host
         self._poll_s = poll_s
+        self._unheard = Trouble("lease_not_polled", host.monotonic_s)
         self._lease: Lease | None = None
         self._heard_s = host.monotonic_s()
         self._away_until_s = 0.0
@@ -131,7 +133,7 @@ class Membership:
         try:
             change = await self._worker.run(lambda: lease.poll(self._poll_s))
         except RetryError as exc:
-            _log.info("lease_not_polled", reason=str(exc))
+            self._unheard.met(str(exc))
             await asyncio.sleep(RETRY_DELAY_S)
             return
         if lease is not self._lease:

@@ -8,10 +8,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import structlog
-
 from k2.errors import RetryError
 from k2.ingestion.host import Host
+from k2.ingestion.trouble import Trouble
 from k2.ingestion.workers import Worker
 from k2.kafka.clients import Clients
 from k2.kafka.connection import KafkaConnection
@@ -26,8 +25,6 @@ from k2.kafka.transaction import Record, ShardProducer
 
 FOLLOW_DEADLINE_S = 30.0
 RETRY_DELAY_S = 0.5
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +63,8 @@ class ShardLog:
         self._following = worker(f"follow-{settings.shard}")
         self._reading = worker(f"read-{settings.shard}")
         self._progress = asyncio.Event()
+        self._unreadable = Trouble("positions_not_readable", host.monotonic_s, shard=settings.shard)
+        self._cold = Trouble("producer_not_warm", host.monotonic_s, shard=settings.shard)
         self._producer = ShardProducer(
             kafka=settings.kafka,
             trades_topic=settings.names.trades,
@@ -100,6 +99,11 @@ class ShardLog:
         return self._producer.recalls
 
     @property
+    def unread(self) -> str:
+        """Why the shard's positions cannot be read now; nothing when they can."""
+        return self._unreadable.reason
+
+    @property
     def initialised(self) -> bool:
         """Whether a transaction can begin."""
         return self._producer.initialised
@@ -114,9 +118,10 @@ class ShardLog:
             try:
                 news = await self._following.run(self._follower.follow)
             except RetryError as exc:
-                _log.info("positions_not_readable", shard=self.settings.shard, reason=str(exc))
+                self._unreadable.met(str(exc))
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
+            self._unreadable.over()
             self._progress.set()
             if news:
                 changed()
@@ -126,7 +131,7 @@ class ShardLog:
         try:
             await self._kafka.run(self._producer.warm)
         except RetryError as exc:
-            _log.info("producer_not_warm", shard=self.settings.shard, reason=str(exc))
+            self._cold.met(str(exc))
 
     async def look(self) -> ShardRecord:
         """Return what the shard says now, fencing nobody; it may be out of date.

@@ -12,7 +12,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.archive_figures import ArchiveFigures, RecordAccount
+from k2.ingestion.trouble import Trouble
 from k2.kafka.dead_letters import DeadLetters
+from k2.kafka.rights import explained
 from k2.lake.commit_plan import Source
 from k2.lake.writer import Landed, TableWriter
 from k2.observability import metrics
@@ -21,7 +23,6 @@ from k2.settings import Settings
 CONSUMER_GROUP = "k2-iceberg-writer-crypto-v2"
 RECORDS_PER_POLL = 10_000
 HELD_FLUSHES_MAX = 2
-REMIND_EVERY_S = 30.0
 
 _log = structlog.get_logger()
 
@@ -47,7 +48,7 @@ class TopicArchive:
         all; longer ones are cut anywhere.
         """
         self._settings = settings
-        self._topic = topic
+        self.topic = topic
         self._writer = writer
         self._source = source
         self._torn_from_rows = torn_from_rows
@@ -61,7 +62,8 @@ class TopicArchive:
         self._account = RecordAccount()
         self._bytes = 0
         self._flushed_at_s = 0.0
-        self._remind_at_s = 0.0
+        self._away = Trouble("Kafka cannot be reached", time.monotonic, topic=topic)
+        self._unreadable = Trouble("topic_not_readable", time.monotonic, topic=topic)
         self._partitions = range(partitions)
         self._next: dict[int, int] = {}
         self._open: dict[int, list[tuple[bytes | None, int]]] = {}
@@ -97,6 +99,11 @@ class TopicArchive:
         _log.info("archive_begins", topic=topic, offsets={s.partition: s.offset for s in starts})
 
     @property
+    def unread(self) -> str:
+        """Why Kafka does not give the topic's records out; nothing when it does."""
+        return self._unreadable.reason
+
+    @property
     def due(self) -> bool:
         """Whether the batch is old, long or large enough for a table commit.
 
@@ -122,15 +129,17 @@ class TopicArchive:
         try:
             messages = self._consumer.consume(RECORDS_PER_POLL, timeout_s)
         except KafkaException as exc:
-            raise StopError(f"Kafka cannot read {self._topic}: {exc.args[0].str()}") from exc
+            raise StopError(f"Kafka cannot read {self.topic}: {exc.args[0].str()}") from exc
         taken = 0
         for message in messages:
             partition = message.partition() or 0
             if (problem := message.error()) is None:
+                self._unreadable.over()
                 value, produced_ms = message.value(), message.timestamp()[1]
                 self._take(partition, message.offset() or 0, value, produced_ms)
                 taken += 1
             elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
+                self._unreadable.over()
                 self._close_transaction(partition)  # what can be read is whole transactions
             else:
                 self._judge(problem)
@@ -195,29 +204,29 @@ class TopicArchive:
     def _report(self, landed: Landed, took_s: float) -> None:
         self._figures.landed(landed, took_s=took_s, produced_ms=self._produced_ms)
         for bad in landed.decoded.undecodable:
-            _log.warning("record_not_archived", topic=self._topic, reason=bad.error)
+            _log.warning("record_not_archived", topic=self.topic, reason=bad.error)
             self._dead_letters.write(
                 original=_readable(bad.value),
                 error=bad.error,
                 error_type=bad.error_type,
                 symbol=None,
-                topic=self._topic,
+                topic=self.topic,
             )
             self._account.dead_letters += 1
         self._account.rows += landed.rows
         self._account.repeated += len(landed.decoded.repeated)
         if landed.decoded.repeated and landed.rereads:
-            _log.info("records_already_held", topic=self._topic, count=len(landed.decoded.repeated))
+            _log.info("records_already_held", topic=self.topic, count=len(landed.decoded.repeated))
         elif landed.decoded.repeated:
             _log.error(
                 "promise_broken",
-                topic=self._topic,
+                topic=self.topic,
                 what="the topic holds ids the table already has; their rows were left out",
                 count=len(landed.decoded.repeated),
                 first=landed.decoded.repeated[0],
             )
         # For lag dashboards only: the table's own offsets are what the next start reads.
-        offsets = [TopicPartition(self._topic, p, offset) for p, offset in self._next.items()]
+        offsets = [TopicPartition(self.topic, p, offset) for p, offset in self._next.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as exc:
@@ -231,7 +240,7 @@ class TopicArchive:
         in_table = self._writer.offsets(self._source)
         for partition in self._partitions:
             _, end = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), cached=True
+                TopicPartition(self.topic, partition), cached=True
             )
             self._figures.lag(
                 partition,
@@ -250,16 +259,16 @@ class TopicArchive:
         # The library's names for its own codes start with an underscore.
         if problem.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
             raise StopError(
-                f"Kafka no longer has the records of {self._topic} that follow the table: "
+                f"Kafka no longer has the records of {self.topic} that follow the table: "
                 f"{problem.str()}. Retention was shorter than the archive's absence. Start it "
                 "with `k2 archive --from-first`; what is missing then shows in `k2 verify`"
             )
         if problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise StopError(f"topic {self._topic} was deleted while it was being archived")
-        now_s = time.monotonic()
-        if problem.code() == KafkaError._ALL_BROKERS_DOWN and now_s >= self._remind_at_s:  # noqa: SLF001
-            self._remind_at_s = now_s + REMIND_EVERY_S
-            _log.warning("Kafka cannot be reached", topic=self._topic, reason=problem.str())
+            raise StopError(f"topic {self.topic} was deleted while it was being archived")
+        if problem.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self._away.met(problem.str())
+        elif not problem.retriable():  # such as a right that was taken away; said only once
+            self._unreadable.met(explained(problem))
 
 
 def _readable(value: bytes) -> dict[str, Any]:

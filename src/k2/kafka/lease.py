@@ -17,6 +17,7 @@ from k2.errors import RetryError
 from k2.kafka.admin import answered
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.connection import KafkaConnection
+from k2.kafka.rights import explained
 from k2.kafka.topics import ADMIN_TIMEOUT_S, TopicNames
 
 SESSION_TIMEOUT_S = 2.5
@@ -186,7 +187,7 @@ class Lease:
                 self._changes.append(LeaseChange(lost=self.held))
             self.session_timeout_s = FALLBACK_SESSION_TIMEOUT_S
             return
-        raise RetryError(f"the lease group cannot be joined: {problem.str()}")
+        raise RetryError(f"the lease group cannot be joined: {explained(problem)}")
 
 
 def other_members(admin: AdminClient, group: str, *, client_id: str) -> int:

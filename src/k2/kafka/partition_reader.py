@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from k2.errors import RetryError
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.connection import KafkaConnection
+from k2.kafka.rights import explained
 from k2.kafka.watermarks import watermarks
 
 QUIET_MAX_S = 30.0
@@ -83,7 +84,7 @@ class PartitionReader:
                     if offset >= end:
                         return
                 elif not problem.retriable():
-                    raise RetryError(f"Kafka cannot read {self._topic}: {problem.str()}")
+                    raise RetryError(f"Kafka cannot read {self._topic}: {explained(problem)}")
             raise RetryError(
                 f"{self._topic}: nothing came for {QUIET_MAX_S:g} s, its end is at {end}"
             )

@@ -14,6 +14,7 @@ from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.connection import KafkaConnection
 from k2.kafka.position import ShardRecord
 from k2.kafka.positions import PositionIntake
+from k2.kafka.rights import explained
 from k2.kafka.watermarks import watermarks
 
 ASK_TIMEOUT_S = 5.0
@@ -128,7 +129,7 @@ class ShardFollower:
             self._at_end = True
         elif not problem.retriable():
             self.close()
-            raise RetryError(f"Kafka cannot read {self._partition.topic}: {problem.str()}")
+            raise RetryError(f"Kafka cannot read {self._partition.topic}: {explained(problem)}")
         return self._at_end
 
 

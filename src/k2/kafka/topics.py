@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from k2.errors import RetryError, StopError
 from k2.kafka.admin import answered, unreachable
+from k2.kafka.rights import explained
 
 ADMIN_TIMEOUT_S = 5.0
 
@@ -105,7 +106,7 @@ def create_topics(admin: AdminClient, names: TopicNames, *, shards: int) -> list
         except KafkaException as exc:
             if exc.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise RetryError(
-                    f"Kafka did not create topic {topic}: {exc.args[0].str()}"
+                    f"Kafka did not create topic {topic}: {explained(exc.args[0])}"
                 ) from exc
     return [topic.topic for topic in new]
 
@@ -127,7 +128,7 @@ def describe_topics(admin: AdminClient, topics: Iterable[str]) -> dict[str, Topi
         try:
             description = answered(future, request_timeout_s=ADMIN_TIMEOUT_S)
         except KafkaException as exc:
-            raise RetryError(f"Kafka did not describe {topic}: {exc.args[0].str()}") from exc
+            raise RetryError(f"Kafka did not describe {topic}: {explained(exc.args[0])}") from exc
         facts[topic] = TopicFacts(str(description.topic_id), len(description.partitions))
     return facts
 

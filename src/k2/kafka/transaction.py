@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 from k2.errors import ReconcileError, RetryError
 from k2.kafka.clients import LIBRARY, Clients
 from k2.kafka.connection import KafkaConnection
+from k2.kafka.rights import explained
 
 TRANSACTION_TIMEOUT_S = 60.0
 """Longer than the outages to ride out: the broker aborts what is open for longer."""
@@ -122,7 +123,7 @@ class ShardProducer:
                 waited_s = self._monotonic_s() - self._began_s
                 if reason.retriable() and waited_s < INIT_TIMEOUT_S and self._keep_trying():
                     continue  # it goes on with what it began
-                raise RetryError(f"Kafka did not start a transaction: {reason.str()}") from exc
+                raise RetryError(f"Kafka did not start a transaction: {explained(reason)}") from exc
             break
         self._producer = producer
 

@@ -49,6 +49,14 @@ def test_each_thing_that_is_wrong_is_named_worst_first(
     assert all(problem.text.endswith(".") for problem in found)
 
 
+def test_positions_that_cannot_be_read_are_told_with_the_reason() -> None:
+    (shard,) = GOOD.shards
+    blind = msgspec.structs.replace(shard, unread="no right to")
+    (problem,) = capture_problems(msgspec.structs.replace(GOOD, shards=[blind]), registered=True)
+    assert (problem.level, problem.what) == ("warn", "positions_unread")
+    assert "no right to" in problem.text
+
+
 def test_what_is_wrong_with_the_archive_is_a_thing_to_watch_for_the_capture() -> None:
     ill = msgspec.structs.replace(ARCHIVE, problems=[Problem("bad", "kafka_away", "Away.")])
     health = msgspec.structs.replace(GOOD, lake=LakeHealth("http://a", True, True, 9.0, ill))
@@ -64,6 +72,7 @@ def test_what_is_wrong_with_the_archive_is_a_thing_to_watch_for_the_capture() ->
         ({"phase": "stopping"}, [("warn", "stopping")]),
         ({"kafka": AWAY}, [("bad", "kafka_away")]),
         ({"topics": [TopicHealth("trades", 500, 61.0)]}, [("bad", "table_commits_stalled")]),
+        ({"topics": [TopicHealth("trades", 0, 0.0, "no right to")]}, [("bad", "topic_unread")]),
         ({"promise_broken": 1}, [("bad", "promise_broken")]),
         ({"memory": MemoryHealth(1, 0.9, 2.0, [])}, [("warn", "memory_grows")]),
     ],

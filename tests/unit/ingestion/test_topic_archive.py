@@ -250,6 +250,25 @@ def test_what_cannot_be_gone_on_from_stops(make: Callable[..., Made], code: int,
         one.poll(0.1)
 
 
+def test_what_kafka_does_not_give_out_is_told_until_it_does(make: Callable[..., Made]) -> None:
+    one, consumer, _ = make()
+    assert one.unread == ""
+    for well in (Message(1), end()):
+        consumer.ready = [[Message(error=KafkaError.TOPIC_AUTHORIZATION_FAILED)], [], [well]]
+        one.poll(0.1)
+        one.poll(0.1)
+        assert "Topic authorization failed" in one.unread
+        one.poll(0.1)
+        assert one.unread == ""
+
+
+def test_a_broker_that_is_away_is_another_matter(make: Callable[..., Made]) -> None:
+    one, consumer, _ = make()
+    consumer.ready = [[Message(error=KafkaError._ALL_BROKERS_DOWN)]]
+    one.poll(0.1)
+    assert one.unread == ""
+
+
 def test_the_lag_counts_from_the_table_and_its_age_from_the_oldest_record(
     make: Callable[..., Made],
 ) -> None:
