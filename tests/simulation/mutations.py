@@ -1,17 +1,19 @@
 """The shipped code with one guard taken away at a time: then some seed must show it."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 from unittest.mock import patch
 
 from k2.binance.leg import Leg, LegAction
 from k2.ingestion import ring
+from k2.ingestion.active_set import ActiveSet
+from k2.ingestion.admission import recorded_symbols
 from k2.ingestion.commits import Commits, Told
 from k2.ingestion.shard import Shard
 from k2.ingestion.shard_log import ShardLog
 from k2.kafka.position import POSITION_KEY
-from k2.kafka.shard_reader import EndAsker
+from k2.kafka.shard_reader import EndAsker, ShardFollower
 from k2.kafka.transaction import FencedError, Record, ShardProducer
 from k2.market import Trade
 from k2.tape.arbiter import Placed, SymbolTape
@@ -144,6 +146,19 @@ def no_look_before_regaining() -> AbstractContextManager[object]:
         return found
 
     return patch.object(Commits, "_regain", regain)
+
+
+def half_a_reading_is_believed() -> AbstractContextManager[object]:
+    """While positions are read anew, what was read of them so far counts."""
+    told = property(lambda follower: follower._intake.record)
+
+    def recorded(self: ActiveSet) -> set[str]:
+        return recorded_symbols(terms.shard.log.record for terms in self._terms)
+
+    both = ExitStack()
+    both.enter_context(patch.object(ShardFollower, "record", told))
+    both.enter_context(patch.object(ActiveSet, "recorded", recorded))
+    return both
 
 
 # Those that lose nothing, as REST has the rows: they cost a pause, or REST's weight.

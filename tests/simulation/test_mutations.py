@@ -49,6 +49,10 @@ CASES = [
         (FaultKind.STRANGERS_TRANSACTION, FaultKind.CRASH),
     ),
     Case(mutations.copies_are_placed, ()),
+    Case(
+        mutations.half_a_reading_is_believed,
+        (FaultKind.POSITIONS_UNREADABLE, FaultKind.ROLE_CHANGE, FaultKind.CRASH),
+    ),
     Case(mutations.holes_are_passed_over, (FaultKind.RESET,)),
     Case(mutations.full_ring_drops_its_oldest, (FaultKind.BROKER_DOWN,), NARROW),
     Case(mutations.full_hold_drops_for_good, (FaultKind.SKIP_ON_ALL,), NARROW),

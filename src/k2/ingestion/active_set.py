@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from k2.ingestion.admission import Prepared, identity_of, of_shard, recorded_symbols
+from k2.ingestion.admission import Prepared, identity_of, of_shard
 from k2.ingestion.commits import Told
 from k2.ingestion.duties import Duties
 from k2.ingestion.intake import Intake
@@ -36,14 +36,22 @@ class ActiveSet:
         self._intake = intake
         self._duties = duties
         self._listed = listed
+        self._told: dict[int, frozenset[str]] = {}
+        """By shard, the active set that its log named last."""
 
     def carried(self) -> set[str]:
         """Return what is recorded now."""
         return set(self._intake.symbols)
 
     def recorded(self) -> set[str]:
-        """Return the active set, as the log tells it."""
-        return recorded_symbols(terms.shard.log.record for terms in self._terms)
+        """Return the active set, as the log told it last.
+
+        A log that names none (its topic was made again) has not said that anybody left.
+        """
+        for terms in self._terms:
+            if (identity := terms.shard.log.record.identity) is not None:
+                self._told[terms.shard.settings.shard] = frozenset(identity.symbols)
+        return {symbol for told in self._told.values() for symbol in told}
 
     def next_id(self, symbol: str) -> int | None:
         """Return where a symbol's tape stands, if it has one."""

@@ -228,7 +228,7 @@ class ShardLog:
 
     async def _follow_to(self, offset: int) -> None:
         deadline_s = self._host.monotonic_s() + FOLLOW_DEADLINE_S
-        while self._follower.next_offset < offset:
+        while self._follower.next_offset < offset or self._follower.behind:
             left_s = deadline_s - self._host.monotonic_s()
             if left_s <= 0 or not self._keep_trying():
                 raise RetryError(

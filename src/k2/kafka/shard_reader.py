@@ -68,13 +68,21 @@ class ShardFollower:
         self._monotonic_s = monotonic_s
         self._consumer: Any = None
         self._intake = PositionIntake()
+        self._before: ShardRecord | None = None
+        """What an earlier consumer had read to its end, until this one gets there: half a
+        reading would tell of symbols that left, and of tapes that went back."""
         self._at_end = False
         self._told = self._intake.record
 
     @property
     def record(self) -> ShardRecord:
-        """What has been read so far."""
-        return self._intake.record
+        """What has been read so far; never less than once was."""
+        return self._intake.record if self._before is None else self._before
+
+    @property
+    def behind(self) -> bool:
+        """Whether it reads again what it had read before."""
+        return self._before is not None
 
     def follow(self) -> bool:
         """Wait for something new, ``poll_s`` at most, and take in everything there is.
@@ -109,6 +117,8 @@ class ShardFollower:
 
     def _opened(self) -> Any:
         if self._consumer is None:
+            if self.next_offset:
+                self._before = self.record
             self._intake = PositionIntake()
             self.next_offset = 0
             self._at_end = False
@@ -126,6 +136,7 @@ class ShardFollower:
             self._at_end = False
         elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's name
             self.next_offset = max(self.next_offset, message.offset())
+            self._before = None
             self._at_end = True
         elif not problem.retriable():
             self.close()

@@ -39,6 +39,7 @@ class FaultKind(Enum):
     BROKER_DOWN = "broker_down"
     BROKER_DOWN_LONG = "broker_down_long"
     STRANGERS_TRANSACTION = "strangers_transaction"
+    POSITIONS_UNREADABLE = "positions_unreadable"
     CRASH = "crash"
     CRASH_IN_COMMIT = "crash_in_commit"
     FREEZE_SHORT = "freeze_short"

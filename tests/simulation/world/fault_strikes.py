@@ -216,6 +216,12 @@ class Strikes:
         self._world.kafka.hold_back(topic, shard, for_s=self._rng.uniform(0.5, 20))
         return True
 
+    def positions_unreadable(self) -> bool:
+        """Take the right to read the positions away for a while."""
+        kafka, until_s = self._world.kafka, self._world.loop.time() + self._rng.uniform(1, 25)
+        kafka.unreadable_until_s[self._world.topics.positions] = until_s
+        return True
+
     # Processes.
 
     def crash(self) -> bool:

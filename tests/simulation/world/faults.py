@@ -75,6 +75,7 @@ class FaultPlan(KafkaFaults):
         self._in_commit.clear()
         world = self._world
         world.kafka.come_up()
+        world.kafka.unreadable_until_s.clear()
         world.exchange.rest_state.lag_s = min(world.exchange.rest_state.lag_s, 1.0)
         for instance in world.instances:
             if instance.node is not None:

@@ -93,6 +93,8 @@ class SimConsumer:
         end_s = loop.time() + timeout if timeout >= 0 else float("inf")
         while True:
             served = self._member is not None and self._serve(self._member)
+            if refused := self._refused():
+                return refused
             if self._fetcher.messages:
                 return self._next()
             left_s = end_s - loop.time()
@@ -208,6 +210,16 @@ class SimConsumer:
         owned = [TopicPartition(member.topic, p) for p in sorted(member.served)]
         if owned:
             self._call(member, GroupEvent.REVOKE, owned)
+
+    def _refused(self) -> Message | None:
+        """Return the error of a topic that may not be read now."""
+        until_s = self._kafka.unreadable_until_s
+        now_s = running_loop().time()
+        for topic, partition in self._fetcher.offsets:
+            if until_s.get(topic, 0.0) > now_s:
+                error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+                return Message(topic, partition, -1, error=error)
+        return None
 
     def _wait(self, timeout_s: float | None) -> None:
         member = self._member

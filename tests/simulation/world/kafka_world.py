@@ -31,6 +31,8 @@ class KafkaWorld:
         self.rng = rng
         self.faults = faults or KafkaFaults()
         self.up = True
+        self.unreadable_until_s: dict[str, float] = {}
+        """Topic to when the right to read it is given back."""
         self.went_down_s = float("-inf")
         self.logs: dict[tuple[str, int], PartitionLog] = {}
         self.transactions = Coordinator(loop, rng, when_up=self.when_up)

@@ -225,3 +225,44 @@ def test_an_end_kafka_does_not_tell_is_asked_for_again(kafka: type[FakeConsumer]
         asker.high_watermark("t", 0)
     kafka.end = 4
     assert asker.high_watermark("t", 0) == 5
+
+
+def test_while_it_reads_anew_it_says_what_it_had_read(kafka: type[FakeConsumer]) -> None:
+    shard = follower()
+    kafka.waiting.extend([written(0, 5), written(7, 9), ended(9)])
+    shard.follow()
+    kafka.waiting.append(Message(0, code=KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    with pytest.raises(RetryError):
+        shard.follow()
+    assert (shard.record, shard.behind) == (ShardRecord(None, at(9)), False)
+    kafka.waiting.append(written(0, 5))
+    shard.follow()
+    assert (shard.record, shard.behind) == (ShardRecord(None, at(9)), True)
+    kafka.waiting.append(Message(0, code=KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    with pytest.raises(RetryError):
+        shard.follow()
+    assert shard.record == ShardRecord(None, at(9)), "half a reading is never told"
+    kafka.waiting.extend([written(0, 5), written(7, 11), ended(9)])
+    shard.follow()
+    assert (shard.record, shard.behind) == (ShardRecord(None, at(11)), False)
+
+
+def test_a_topic_made_again_has_nothing_to_say_once_its_end_was_seen(
+    kafka: type[FakeConsumer],
+) -> None:
+    shard = follower()
+    kafka.waiting.extend([written(0, 5), ended(1)])
+    shard.follow()
+    kafka.waiting.append(Message(0, code=KafkaError._AUTO_OFFSET_RESET))
+    with pytest.raises(RetryError):
+        shard.follow()
+    kafka.waiting.append(ended(0))
+    shard.follow()
+    assert (shard.record, shard.behind) == (NOTHING_RECORDED, False)
+
+
+def test_a_first_reading_has_nothing_before_it(kafka: type[FakeConsumer]) -> None:
+    shard = follower()
+    kafka.waiting.append(written(0, 5))
+    shard.follow()
+    assert shard.record == ShardRecord(None, at(5))
