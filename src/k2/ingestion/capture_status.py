@@ -167,8 +167,7 @@ class CaptureStatus:
         found = Health(
             status="healthy",
             connection_state=self._connection_state(legs),
-            symbols=sorted(symbol for shard in self._shards for symbol in shard.tapes)
-            or sorted(self._settings.symbols),
+            symbols=self._symbols(),
             uptime_seconds=round(now_s - self._began_s, 1),
             messages_received=sum(f.first for f in capture.legs.figures.values()) if capture else 0,
             last_message_age_seconds=age_s,
@@ -200,6 +199,12 @@ class CaptureStatus:
         )
         problems = capture_problems(found, registered=capture is not None)
         return msgspec.structs.replace(found, problems=problems, status=status_of(problems))
+
+    def _symbols(self) -> list[str]:
+        """Return what is recorded; before that is known, what the settings name."""
+        if not self.started:
+            return sorted(self._settings.symbols)
+        return sorted(symbol for shard in self._shards for symbol in shard.tapes)
 
     def _connection_state(self, legs: list[LegHealth]) -> ConnectionState:
         states = {leg.state for leg in legs}
@@ -244,6 +249,7 @@ class CaptureStatus:
             holes=sorted(s for s, tape in shard.tapes.items() if tape.held or shard.spilled(s)),
             open_gaps=len(shard.told.position.open_gaps),
             last_commit_age_s=round(commit_age_s, 2) if writing and commit_age_s else None,
+            waiting_s=round(now_s - shard.waits_since_s, 2) if shard.waits_since_s else None,
             last_news_age_s=round(news_age_s, 2) if not writing and news_age_s else None,
             unread=shard.log.unread,
         )

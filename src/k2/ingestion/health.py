@@ -54,6 +54,8 @@ class ShardHealth(msgspec.Struct, frozen=True):
     open_gaps: int
     last_commit_age_s: float | None
     """Since our last transaction, as its writer; None when it was never ours."""
+    waiting_s: float | None
+    """How long trades have waited for one, as its writer; None when none does."""
     last_news_age_s: float | None
     """Since another process was last seen to write it."""
     unread: str = ""

@@ -30,6 +30,9 @@ def capture_problems(health: Health, *, registered: bool) -> list[Problem]:
     problems = _start_and_end(health, registered=registered)
     if health.phase == "recording":
         problems += _hearing(health)
+        if not health.symbols:
+            text = "No symbol is recorded: see K2_SYMBOLS_FILE or BINANCE_SYMBOLS."
+            problems.append(Problem("bad", "nothing_recorded", text))
     if health.kafka.reachable is False:
         problems.append(_kafka_away(health.kafka.at, health.kafka.problem, health.kafka.for_s))
     if health.schema_registry.reachable is False:
@@ -130,11 +133,10 @@ def _writing(health: Health) -> list[Problem]:
             text = f"Shard {shard.shard}: its positions cannot be read ({shard.unread})."
             problems.append(Problem("warn", "positions_unread", text))
         if shard.role == "writer":
-            age_s = shard.last_commit_age_s
-            if shard.pending and age_s is not None and age_s > STALLED_S:
+            if shard.waiting_s is not None and shard.waiting_s > STALLED_S:
                 text = (
-                    f"Shard {shard.shard}: {shard.pending:,} trades wait; the last commit was "
-                    f"{_span(age_s)} ago."
+                    f"Shard {shard.shard}: {shard.pending:,} trades wait for a commit, for "
+                    f"{_span(shard.waiting_s)} by now."
                 )
                 problems.append(Problem("bad", "commits_stalled", text))
         elif health.phase == "recording":

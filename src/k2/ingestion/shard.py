@@ -33,6 +33,8 @@ from k2.tape.account import Account
 from k2.tape.arbiter import Hold, Placed, SymbolTape
 
 UNSPILL_AT_ONCE = 1_000
+OWN_PAST_S = 30.0
+"""A follower has caught up with its own process's last commit by then, whatever else is wrong."""
 
 _log = structlog.get_logger()
 
@@ -92,6 +94,10 @@ class Shard:
         """When another process was last seen to write."""
         self._resumes_ns: int | None = None
         self.last_commit_s = 0.0
+        self.waits_since_s: float | None = None
+        """Since when the writer has had something to commit, without a commit; None: nothing."""
+        self._ended: tuple[ShardPosition, float] | None = None
+        """Where our last term left the tape, and until when our own past may be followed."""
         self.on_hole: Callable[[str], None] = _nobody
         """Told of each symbol whose trades wait for missing ids."""
         self.on_loss: Callable[[str], None] = _nobody
@@ -181,6 +187,8 @@ class Shard:
             return Offer.COPY
         if tape.released > released:
             self.on_loss(trade.symbol)  # nothing is held that would show the hole
+            if self._spill.holds(trade):
+                return Offer.COPY
             return Offer.FIRST if self._spill.put(trade) else Offer.LET_GO
         self.on_hole(trade.symbol)
         return Offer.FIRST
@@ -192,16 +200,22 @@ class Shard:
     def unspill(self, symbol: str) -> bool:
         """Put spilled trades back on a tape whose hole is closed; say whether there were any."""
         tape = self.tapes[symbol]
-        if tape.hole is not None or self.full or not self._spill.count(symbol):
+        spilled = self._spill.count(symbol)
+        if tape.hole is not None or self.full or not spilled:
             return False
-        for trade in self._spill.take(symbol, UNSPILL_AT_ONCE):
+        trades = self._spill.take(symbol, UNSPILL_AT_ONCE)
+        for trade in trades:
             self.append(tape.offer(trade))
+        if self._spill.count(symbol) + len(trades) < spilled:
+            self.on_loss(symbol)  # the disk did not give it back
         return True
 
     def append(self, items: Iterable[Item]) -> None:
         """Queue items, in tape order, for the next transaction."""
         self._ring.put(items)
         if self.role is Role.WRITER:
+            if self.waits_since_s is None:
+                self.waits_since_s = self._host.monotonic_s()
             self._arrived.set()
         else:
             self._ring.let_go_of_oldest()  # what a successor then lacks comes by REST
@@ -218,6 +232,8 @@ class Shard:
         self.news.set()
         if self.role is not Role.STANDBY:
             return
+        if self._is_our_past():
+            return
         before = self.told
         self._learn()
         if before.position.symbols and before.position != self.told.position:
@@ -229,6 +245,7 @@ class Shard:
             tape = self.tapes.get(symbol) if where != NEVER_TRADED else None
             if tape is not None and (tape.next_id is None or tape.next_id < where.next_id):
                 self.append(tape.go_to(where.next_id, where.last_id))
+            self._spill.forget_written(symbol, where.next_id)
         self._ring.drop_written(self.told.position.symbols, carried=self.tapes)
 
     # Writing.
@@ -244,10 +261,12 @@ class Shard:
         self.role = Role.TAKING_OVER
         what = f"shard {self.settings.shard} in Kafka"
         await until_it_works(what, self.log.take_over, draw=self._host.draw)
+        self._ended = None  # what was read is everything there is
         self._learn()
         await self._admit(self)
         self._go_on()
         self.role = Role.WRITER
+        self.waits_since_s = self._host.monotonic_s() if self._ring else None
         self.takeovers += 1
         self.took_over_ns = self._host.wall_ns()
         self.last_takeover_s = self._host.monotonic_s() - began_s
@@ -291,7 +310,11 @@ class Shard:
 
     async def step_down(self) -> None:
         """Write no more; stay hot."""
+        if self.role is not Role.TAKING_OVER:
+            until_s = self._host.monotonic_s() + OWN_PAST_S
+            self._ended = self.told.position, until_s
         self.role = Role.STANDBY
+        self.waits_since_s = None
         self.seen_writing = False
         for extra in self._extras:
             extra.done.cancel()
@@ -301,6 +324,21 @@ class Shard:
         self.followed()
 
     # How.
+
+    def _is_our_past(self) -> bool:
+        """Whether the log, as followed so far, tells only what we wrote in our last term."""
+        if self._ended is None:
+            return False
+        ours, until_s = self._ended
+        followed = Told.by(self.log.record).position
+        behind = any(
+            symbol not in followed.symbols or followed.symbols[symbol].next_id < where.next_id
+            for symbol, where in ours.symbols.items()
+        )
+        if behind and self._host.monotonic_s() < until_s:
+            return True
+        self._ended = None
+        return False
 
     def _learn(self) -> None:
         self.told = Told.by(self.log.record)
@@ -345,6 +383,7 @@ class Shard:
             self._extras.popleft()
             extra.settle(landed=True)
         self.last_commit_s = self._host.monotonic_s()
+        self.waits_since_s = self.last_commit_s if self._ring else None
         if self._resumes_ns is not None:
             self.last_pause_s = max(0.0, (self._host.wall_ns() - self._resumes_ns) / 1e9)
             self._resumes_ns = None

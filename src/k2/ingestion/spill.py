@@ -58,11 +58,16 @@ class Spill:
         queue = self._queues.get(symbol)
         return queue.count if queue is not None else 0
 
-    def put(self, trade: Trade) -> bool:
-        """Keep a trade; say whether it is kept (a second leg's copy counts as kept)."""
+    def holds(self, trade: Trade) -> bool:
+        """Say whether a trade is another leg's copy of what is kept."""
         queue = self._queues.get(trade.symbol)
-        if queue is not None and trade.source_id <= queue.last_id:
+        return queue is not None and trade.source_id <= queue.last_id
+
+    def put(self, trade: Trade) -> bool:
+        """Keep a trade; say whether it is kept (a copy is kept once)."""
+        if self.holds(trade):
             return True
+        queue = self._queues.get(trade.symbol)
         body = _encode(trade)
         size = _LENGTH_BYTES + len(body)
         if self.bytes + size > self._max_bytes:
@@ -71,11 +76,12 @@ class Spill:
             if queue is None:
                 queue = self._queues[trade.symbol] = _Queue(self._open_file(self._directory))
             queue.file.seek(queue.written_to)
-            queue.file.write(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
+            written = queue.file.write(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
         except OSError as exc:
-            if not self._failed:
-                _log.warning("spill_not_possible", path=str(self._directory), reason=str(exc))
-            self._failed = True
+            self._tell(str(exc))
+            return False
+        if written != size:  # a disk that was full in the middle of it
+            self._tell(f"{written} of {size} bytes were written")
             return False
         queue.written_to += size
         queue.count += 1
@@ -84,20 +90,33 @@ class Spill:
         return True
 
     def take(self, symbol: str, at_most: int) -> list[Trade]:
-        """Return the oldest trades of a symbol, and keep them no more."""
+        """Return the oldest trades of a symbol, and keep them no more.
+
+        Where the disk does not give them back, the rest is forgotten: it comes back by REST.
+        """
         queue = self._queues.get(symbol)
         if queue is None:
             return []
         trades: list[Trade] = []
-        queue.file.seek(queue.read_at)
-        while queue.count and len(trades) < at_most:
-            length = int.from_bytes(queue.file.read(_LENGTH_BYTES), "big")
-            trades.append(_decode(queue.file.read(length)))
-            queue.read_at += _LENGTH_BYTES + length
-            queue.count -= 1
+        try:
+            queue.file.seek(queue.read_at)
+            while queue.count and len(trades) < at_most:
+                length = int.from_bytes(queue.file.read(_LENGTH_BYTES), "big")
+                trades.append(_decode(queue.file.read(length)))
+                queue.read_at += _LENGTH_BYTES + length
+                queue.count -= 1
+        except (OSError, msgspec.MsgspecError) as exc:
+            self._tell(str(exc))
+            queue.count = 0
         if not queue.count:
             self.forget(symbol)
         return trades
+
+    def forget_written(self, symbol: str, next_id: int) -> None:
+        """Keep nothing of a symbol whose tape has passed all that is kept of it."""
+        queue = self._queues.get(symbol)
+        if queue is not None and queue.last_id < next_id:
+            self.forget(symbol)
 
     def forget(self, symbol: str) -> None:
         """Keep nothing of a symbol."""
@@ -106,7 +125,13 @@ class Spill:
             queue.file.close()
             self.bytes -= queue.written_to
 
+    def _tell(self, reason: str) -> None:
+        if not self._failed:
+            _log.warning("spill_not_possible", path=str(self._directory), reason=reason)
+        self._failed = True
+
 
 def _nameless(directory: Path) -> IO[bytes]:
     directory.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=directory, prefix="spill-")
+    # Without a buffer: what a full disk did not take must not come up again at the next seek.
+    return tempfile.TemporaryFile(dir=directory, prefix="spill-", buffering=0)

@@ -35,7 +35,6 @@ class Terms:
         """Set while this process does not write the shard."""
         self._duties = duties
         self._fenced = fenced
-        self._was_fenced = False
         self._group: asyncio.TaskGroup | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._granted = asyncio.Event()
@@ -77,7 +76,7 @@ class Terms:
             try:
                 await self._serve()
             except FencedError as exc:
-                fenced = self._was_fenced = True
+                fenced = True
                 self._granted.clear()
                 _log.warning("shard_taken_by_another", shard=label, reason=str(exc))
             finally:
@@ -94,7 +93,7 @@ class Terms:
         if not await self._take_over():
             return
         metrics.shard_writer.labels(label).set(1)
-        reason = "succession" if shard.seen_writing else "rejoin" if self._was_fenced else "start"
+        reason = "succession" if shard.seen_writing else "rejoin" if shard.takeovers > 1 else "start"
         metrics.takeovers.labels(label, reason).inc()
         _log.info(
             "took_over",

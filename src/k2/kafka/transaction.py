@@ -118,8 +118,8 @@ class ShardProducer:
                 producer.init_transactions(INIT_SLICE_S)
             except KafkaException as exc:
                 reason = exc.args[0]
-                if _fenced(reason):
-                    raise self._fenced(reason) from exc
+                if _fenced(reason):  # whatever time it took: nothing of ours is open yet
+                    raise self._taken(reason) from exc
                 waited_s = self._monotonic_s() - self._began_s
                 if reason.retriable() and waited_s < INIT_TIMEOUT_S and self._keep_trying():
                     continue  # it goes on with what it began
@@ -235,6 +235,9 @@ class ShardProducer:
             # Kafka itself ends a transaction that was open for too long (we were paused, or the
             # machine slept), and says the same. The position tells which of the two it was.
             return ReconcileError(f"fenced after {open_s:.0f} s in one transaction: {reason.str()}")
+        return self._taken(reason)
+
+    def _taken(self, reason: KafkaError) -> FencedError:
         return FencedError(
             f"another process became the writer of shard {self.shard} "
             f"({self._settings['transactional.id']}): {reason.str()}"

@@ -41,7 +41,7 @@ ARCHIVE = ArchiveHealth(
 GOOD = Health(
     status="healthy",
     connection_state="CONNECTED",
-    symbols=[],
+    symbols=["BTCUSDT"],
     uptime_seconds=100.0,
     messages_received=0,
     last_message_age_seconds=None,
@@ -87,7 +87,7 @@ TAPE = TapeHealth(
     recent=[Stretch("written", 100)],
 )
 LEG = LegHealth("a", True, "live", 12.0, 75, 25, 0.001, 3600.0, None)
-HEALTHY = msgspec.structs.replace(GOOD, symbols=["BTCUSDT"], tapes=[TAPE], legs=[LEG])
+HEALTHY = msgspec.structs.replace(GOOD, tapes=[TAPE], legs=[LEG])
 
 
 class Pretended:

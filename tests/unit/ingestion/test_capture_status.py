@@ -303,10 +303,37 @@ def test_what_waits_is_told_of_a_writer_only_and_a_writer_that_does_not_commit_i
         assert found.shards[0].last_takeover is not None
         assert kinds(found) == []
         await world.shards.write_all()
+        await asyncio.sleep(3600)
         world.shards.shard.append(world.shards.shard.tapes["BTCUSDT"].offer(trade(8)))
+        assert kinds(await world.health()) == [], "an hour without trades is no hour of waiting"
         await asyncio.sleep(11)
         found = await world.health()
         assert (found.status, kinds(found)) == ("unhealthy", ["commits_stalled"])
+
+    virtually(story())
+
+
+def test_a_writer_whose_first_commit_never_lands_is_bad() -> None:
+    async def story() -> None:
+        world = StatusWorld()
+        world.start()
+        world.connect()
+        await world.shards.shard.take_over()
+        world.shards.stream(5, 7)
+        await asyncio.sleep(11)
+        assert kinds(await world.health()) == ["commits_stalled"]
+
+    virtually(story())
+
+
+def test_a_capture_that_records_no_symbol_says_so_and_names_none() -> None:
+    async def story() -> None:
+        world = StatusWorld()
+        world.start()
+        world.connect()
+        world.shards.shard.drop("BTCUSDT")
+        found = await world.health()
+        assert (found.symbols, kinds(found)) == ([], ["nothing_recorded"])
 
     virtually(story())
 

@@ -7,6 +7,7 @@ from k2.ingestion.health import (
     LakeHealth,
     MemoryHealth,
     Problem,
+    ShardHealth,
     TopicHealth,
 )
 from k2.ingestion.judgement import archive_problems, capture_problems
@@ -50,8 +51,21 @@ def test_each_thing_that_is_wrong_is_named_worst_first(
 
 
 def test_positions_that_cannot_be_read_are_told_with_the_reason() -> None:
-    (shard,) = GOOD.shards
-    blind = msgspec.structs.replace(shard, unread="no right to")
+    blind = ShardHealth(
+        shard=0,
+        role="standby",
+        symbols={},
+        pending=0,
+        takeovers=0,
+        last_takeover=None,
+        last_takeover_pause_s=None,
+        holes=[],
+        open_gaps=0,
+        last_commit_age_s=None,
+        waiting_s=None,
+        last_news_age_s=1.0,
+        unread="no right to",
+    )
     (problem,) = capture_problems(msgspec.structs.replace(GOOD, shards=[blind]), registered=True)
     assert (problem.level, problem.what) == ("warn", "positions_unread")
     assert "no right to" in problem.text

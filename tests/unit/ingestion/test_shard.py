@@ -6,9 +6,9 @@ import pytest
 
 from k2.ingestion import ring
 from k2.ingestion.commits import Told
-from k2.ingestion.shard import Offer, Role
+from k2.ingestion.shard import OWN_PAST_S, Offer, Role
 from k2.kafka.encoding import TradeEncoder
-from k2.kafka.position import Identity, ShardPosition
+from k2.kafka.position import Identity, ShardPosition, ShardRecord, SymbolPosition
 from k2.kafka.transaction import FencedError, Record
 from k2.market import Gap, GapClass, IdRange, StreamKind, Symbol
 from k2.tape.arbiter import Placed
@@ -628,7 +628,7 @@ def test_what_a_full_hold_spilled_goes_on_the_tape_once_the_hole_is_closed() -> 
         shard = world.shard
         shard._hold.limit = 1
         offers = [shard.offer(trade(i)) for i in (7, 8, 9, 8)]
-        assert offers == [Offer.FIRST] * 4
+        assert offers == [*[Offer.FIRST] * 3, Offer.COPY]
         assert (set(world.losses), shard.tapes["BTCUSDT"].held) == ({"BTCUSDT"}, 1)
         assert not shard.unspill("BTCUSDT"), "the hole is still open"
         world.stream(5, 6)
@@ -647,5 +647,79 @@ def test_what_nobody_wrote_stands_nowhere() -> None:
         assert world.shard.told == Told(None, ShardPosition({}))
         await _takes_over(world)
         assert world.log.records == []
+
+    virtually(story())
+
+
+def test_our_own_commits_followed_late_are_not_another_process() -> None:
+    async def story() -> None:
+        world = ShardWorld()
+        await world.shard.take_over()
+        world.follow()
+        world.stream(5, 20)
+        await world.write_all()
+        own = world.log.committed
+        world.log.record = _standing(own, 12)
+        await world.shard.step_down()
+        assert world.stands_at[0] == 21, "what we wrote is not forgotten"
+        for record in (_standing(own, 15), own):
+            world.log.record = record
+            world.shard.followed()
+        assert (world.shard.seen_writing, world.shard.followed_s) == (False, 0.0)
+        world.log.stand_at(30)
+        world.follow()
+        assert world.shard.seen_writing
+
+    virtually(story())
+
+
+def test_a_log_that_went_back_is_believed_after_a_while() -> None:
+    async def story() -> None:
+        world = ShardWorld()
+        await world.shard.take_over()
+        world.stream(5, 20)
+        await world.write_all()
+        world.log.record = _standing(world.log.committed, 12)
+        await world.shard.step_down()
+        await asyncio.sleep(OWN_PAST_S)
+        world.shard.followed()
+        assert world.stands_at[0] == 12
+
+    virtually(story())
+
+
+def _standing(record: ShardRecord, next_id: int) -> ShardRecord:
+    """Return what a log says when BTCUSDT's tape ends before an id."""
+    where = SymbolPosition(next_id, next_id - 1, 5)
+    return ShardRecord(record.identity, ShardPosition({"BTCUSDT": where}))
+
+
+def test_a_standby_forgets_what_it_spilled_once_the_writer_has_written_it() -> None:
+    async def story() -> None:
+        world = ShardWorld(spill_max_bytes=1 << 20)
+        world.shard._hold.limit = 1
+        world.stream(7, 9)
+        world.log.stand_at(9)
+        world.follow()
+        assert world.shard.spilled("BTCUSDT") == 2
+        world.log.stand_at(10)
+        world.follow()
+        assert world.shard.spilled("BTCUSDT") == 0
+
+    virtually(story())
+
+
+def test_what_the_disk_does_not_give_back_is_looked_for() -> None:
+    async def story() -> None:
+        world = ShardWorld(spill_max_bytes=1 << 20)
+        shard = world.shard
+        shard._hold.limit = 1
+        world.stream(7, 9)
+        world.stream(5, 6)
+        world.losses.clear()
+        shard._spill._queues["BTCUSDT"].file.truncate(10)
+        assert shard.unspill("BTCUSDT")
+        assert (shard.spilled("BTCUSDT"), world.losses) == (0, ["BTCUSDT"])
+        assert shard.tapes["BTCUSDT"].next_id == 8
 
     virtually(story())

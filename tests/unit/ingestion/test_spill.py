@@ -1,7 +1,8 @@
 import tempfile
 from collections.abc import Callable
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -47,6 +48,56 @@ def test_symbols_do_not_mix(tmp_path: Path, trade_of: TradeOf) -> None:
     spill.forget("BTCUSDT")
     assert spill.count("BTCUSDT") == 0
     assert [trade.symbol for trade in spill.take("这是测试币456", 9)] == ["这是测试币456"] * 2
+
+
+class FullDisk(BytesIO):
+    """Takes so many bytes and no more; says how many of them it took."""
+
+    room = 0
+
+    def write(self, body: Any) -> int:
+        return super().write(body[: max(0, self.room - self.tell())])
+
+
+def test_what_a_disk_took_only_in_part_is_not_kept(trade_of: TradeOf) -> None:
+    file = FullDisk()
+    spill = Spill(Path("nowhere"), open_file=lambda _: file)
+    file.room = 1 << 20
+    assert spill.put(trade_of(5))
+    file.room = spill.bytes + 10
+    assert not spill.put(trade_of(6))
+    file.room = 1 << 20
+    assert spill.put(trade_of(7))
+    assert [trade.source_id for trade in spill.take("BTCUSDT", 9)] == [5, 7]
+
+
+def test_what_the_disk_does_not_give_back_is_forgotten(trade_of: TradeOf) -> None:
+    file = BytesIO()
+    spill = Spill(Path("nowhere"), open_file=lambda _: file)
+    for source_id in (5, 6, 7):
+        spill.put(trade_of(source_id))
+    file.truncate(spill.bytes // 3 + 10)
+    assert [trade.source_id for trade in spill.take("BTCUSDT", 9)] == [5]
+    assert (spill.count("BTCUSDT"), spill.bytes) == (0, 0)
+
+
+def test_nothing_waits_to_be_written_that_a_later_call_could_fail_on(
+    tmp_path: Path, trade_of: TradeOf
+) -> None:
+    spill = Spill(tmp_path)
+    spill.put(trade_of(5))
+    assert isinstance(spill._queues["BTCUSDT"].file, FileIO)
+
+
+def test_a_tape_that_passed_all_that_is_kept_needs_none_of_it(trade_of: TradeOf) -> None:
+    spill = Spill(Path("nowhere"), open_file=lambda _: BytesIO())
+    for source_id in (5, 6):
+        spill.put(trade_of(source_id))
+    spill.forget_written("BTCUSDT", 6)
+    assert spill.count("BTCUSDT") == 2
+    spill.forget_written("BTCUSDT", 7)
+    assert (spill.count("BTCUSDT"), spill.bytes) == (0, 0)
+    spill.forget_written("BTCUSDT", 7)
 
 
 def test_a_disk_that_cannot_be_written_keeps_nothing(tmp_path: Path, trade_of: TradeOf) -> None:

@@ -271,6 +271,16 @@ def test_a_producer_fenced_while_it_initialises_is_none(start: Start) -> None:
     assert not shard.initialised
 
 
+def test_fenced_in_a_long_pause_while_it_initialises_is_fenced_all_the_same(
+    start: Start,
+) -> None:
+    clock = iter(range(0, 10_000, 70))
+    shard = start(monotonic_s=lambda: float(next(clock)))
+    FakeProducer.script = {"init": [FENCED]}
+    with pytest.raises(FencedError):
+        shard.initialise()
+
+
 def test_a_warm_producer_is_connected_fences_nobody_and_is_the_next_one(start: Start) -> None:
     shard = start()
     shard.warm()
