@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import socket
 import ssl
 from contextlib import AsyncExitStack
@@ -75,7 +76,8 @@ async def run_capture(
             return ExitCode.CLEAN
         prepared = preparing.result()
         rest = await stack.enter_async_context(rest_of(settings, tls=tls))
-        client_id = f"k2-{socket.gethostname()}-{os.getpid()}"
+        # Containers that share a host's name all begin with process 1: nobody else may be us.
+        client_id = f"k2-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         dead_letters = open_dead_letters(settings, connection_id=client_id)
         stack.push_async_callback(asyncio.to_thread, dead_letters.close)
         capture = _capture(

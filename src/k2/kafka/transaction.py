@@ -131,7 +131,7 @@ class ShardProducer:
         """Write the records in one transaction.
 
         Raises:
-            RetryError: If it was aborted: nothing of it is visible, the producer is fine.
+            RetryError: If it was aborted: nothing of it is visible; initialise anew.
             ReconcileError: If its outcome is unknown; the producer is destroyed.
             FencedError: If a successor has fenced this producer, which is destroyed.
         """
@@ -146,6 +146,9 @@ class ShardProducer:
             resumed = self._resolve(producer)
         except KafkaException as exc:
             self._abandon(producer, exc)
+            # Why it was refused may be that Kafka has lost more than this: a broker that came back
+            # without the end of its log. Whoever goes on looks at the position first.
+            self._producer = None
             raise RetryError(f"transaction aborted: {exc.args[0].str()}") from exc
         if resumed:
             # A late copy of a timed-out request must not meet the next transaction (KAFKA-17754),
@@ -154,7 +157,7 @@ class ShardProducer:
 
     @property
     def initialised(self) -> bool:
-        """Whether a transaction can begin; after a resumed commit it has to be initialised anew."""
+        """Whether a transaction can begin; after one that did not end well and at once: not yet."""
         return self._producer is not None
 
     def destroy(self) -> None:

@@ -87,6 +87,20 @@ class PartitionLog:
             self._compact()
         self._changed()
 
+    def lose_end(self, transactions: int) -> None:
+        """Forget the newest committed transactions, as a disk that loses power does."""
+        markers = [
+            entry.offset
+            for entry in self.entries
+            if entry.record is None
+            and entry.transaction is not None
+            and entry.transaction.outcome is Outcome.COMMITTED
+        ]
+        end = markers[-transactions - 1] + 1
+        self.entries = [entry for entry in self.entries if entry.offset < end]
+        self.high_watermark = end
+        self._open.clear()
+
     def end(self, *, committed: bool) -> int:
         """Return the offset readers get to: the stable one if they want committed records."""
         return self.stable_offset if committed else self.high_watermark
