@@ -24,7 +24,7 @@ from k2.ingestion.host import MACHINE
 from k2.ingestion.looks import Dependency, watch_kafka
 from k2.ingestion.memory_trail import MemoryTrail
 from k2.ingestion.process_figures import show_build, show_memory
-from k2.ingestion.service import read_settings
+from k2.ingestion.service import log_to_file, read_settings
 from k2.ingestion.supervision import (
     ExitCode,
     UnavailableError,
@@ -38,7 +38,6 @@ from k2.kafka.topics import TopicNames, topic_facts
 from k2.lake.commit_threads import commit_on_one_thread
 from k2.observability import first_series, metrics
 from k2.observability.http import serve_pages
-from k2.observability.logging import configure_logging
 from k2.observability.memory import MemoryWatch, own_memory
 from k2.observability.metrics_page import serve_metrics
 from k2.settings import Settings
@@ -58,8 +57,8 @@ app = App(
         "Examples:\n\n"
         "  k2 archive\n\n"
         "  K2_LAKE_DIR=/data/lake k2 archive --kafka-bootstrap kafka:9092\n\n"
-        "Exit codes: 0 clean, 1 failed, 2 configuration, 4 a dependency is absent and "
-        "--fail-fast was given."
+        "Exit codes: 0 clean, 1 failed, 2 configuration, 3 the lake did not take all that was read "
+        "(the next start reads it again), 4 a dependency is absent and --fail-fast was given."
     ),
 )
 
@@ -94,8 +93,8 @@ def archive(
     )
     if settings is None:
         return ExitCode.CONFIGURATION
-    log_file = settings.log_file or LOG_FILE
-    configure_logging(service="archive", level=settings.log_level, file=log_file)
+    if not log_to_file("archive", settings, default=LOG_FILE):
+        return ExitCode.CONFIGURATION
     code = asyncio.run(_run(settings, from_first=from_first, fail_fast=fail_fast))
     if code is ExitCode.CLEAN:
         _log.info("Shutdown complete")
@@ -123,7 +122,7 @@ async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> Exit
                 stack.push_async_callback(runner.cleanup)
             admin = KafkaAdmin(settings.kafka)
             status = await _status(settings, admin, stop, stack)
-            await _archive_until(
+            return await _archive_until(
                 stop, settings, admin, status, stack, from_first=from_first, fail_fast=fail_fast
             )
     except UnavailableError as exc:
@@ -132,7 +131,6 @@ async def _run(settings: Settings, *, from_first: bool, fail_fast: bool) -> Exit
     except K2Error as exc:
         _log.error("archive_stopped", reason=str(exc))
         return ExitCode.FAILED
-    return ExitCode.CLEAN
 
 
 async def _status(
@@ -166,7 +164,7 @@ async def _archive_until(
     *,
     from_first: bool,
     fail_fast: bool,
-) -> None:
+) -> ExitCode:
     dead_letters = open_dead_letters(settings, connection_id=ARCHIVE)
     stack.push_async_callback(asyncio.to_thread, dead_letters.close)
     decoder = trade_decoder(settings)
@@ -196,7 +194,7 @@ async def _archive_until(
     if not preparing.done():
         preparing.cancel()
         await asyncio.gather(preparing, return_exceptions=True)
-        return
+        return ExitCode.CLEAN
     archives = preparing.result()
     for one in archives:
         stack.push_async_callback(asyncio.to_thread, one.close)
@@ -206,7 +204,10 @@ async def _archive_until(
     status.started = True
     while not stop.is_set():
         await asyncio.to_thread(_turn, archives)
-    await asyncio.to_thread(_drain, archives)
+    if await asyncio.to_thread(_drain, archives):
+        return ExitCode.CLEAN
+    _log.error("drained_incompletely", heals_by="Kafka has it: the next start reads it again")
+    return ExitCode.DRAINED_INCOMPLETELY
 
 
 def _turn(archives: Sequence[TopicArchive]) -> None:
@@ -227,10 +228,13 @@ def _poll(archives: Sequence[TopicArchive]) -> int:
     return sum(one.poll(TURN_S / len(archives)) for one in reversed(archives))
 
 
-def _drain(archives: Sequence[TopicArchive]) -> None:
-    """Take what Kafka has committed by now, bounded, and put it into the tables."""
+def _drain(archives: Sequence[TopicArchive]) -> bool:
+    """Take what Kafka has committed by now, bounded, and put it into the tables.
+
+    Returns whether they took it; after one that did not, those behind it are not asked.
+    """
     deadline_s = time.monotonic() + DRAIN_DEADLINE_S
     quiet = 0
     while quiet < QUIET_POLLS and time.monotonic() < deadline_s:
         quiet = 0 if _poll(archives) else quiet + 1
-    _flush(archives)
+    return all(one.finish() for one in archives)

@@ -82,7 +82,7 @@ class ArchiveFigures:
 
         Args:
             partition: Of this topic.
-            behind: Offsets between the table's and the partition's end.
+            behind: Offsets between what the table holds and the partition's end.
             oldest_ms: Timestamp of its oldest record read and not in the table, unix ms.
         """
         metrics.consumer_lag.labels(self._topic, str(partition), self._group).set(behind)

@@ -17,13 +17,12 @@ from k2 import __version__
 from k2.errors import K2Error, StopError
 from k2.ingestion.listing import UnlistedError, how_to_mend
 from k2.ingestion.own_ports import require_own_ports
-from k2.ingestion.service import read_settings
+from k2.ingestion.service import log_to_file, read_settings
 from k2.ingestion.shown_settings import print_settings
 from k2.ingestion.stream import run_capture
 from k2.ingestion.supervision import ExitCode, UnavailableError, first_of, stop_on_signals
 from k2.ingestion.symbols_file import wanted_symbols
 from k2.market.wanted import Wanted
-from k2.observability.logging import configure_logging
 from k2.settings import Settings
 
 LOG_FILE = Path("logs/binance_client.log")
@@ -105,8 +104,8 @@ def stream(
         return ExitCode.CONFIGURATION
     if check:
         return ExitCode.CLEAN
-    log_file = settings.log_file or LOG_FILE
-    configure_logging(service="stream", level=settings.log_level, file=log_file)
+    if not log_to_file("stream", settings, default=LOG_FILE):
+        return ExitCode.CONFIGURATION
     code = asyncio.run(_run(settings, wanted, fail_fast=fail_fast))
     if code is ExitCode.CLEAN:
         _log.info("Shutdown complete")

@@ -1,15 +1,12 @@
 """What the lake holds of a tape, for rebuilding its position."""
 
-import msgspec
-
 from k2.kafka.gap_records import GapEvent, GapRecord
 from k2.kafka.tape_reader import Held
-from k2.lake.commit_plan import COVERAGE
+from k2.lake.commit_plan import coverage_of
 from k2.lake.query import LakeReader
 from k2.lake.tables import open_catalog, require_table
 from k2.market import GapClass, IdRange
 from k2.settings import Settings
-from k2.tape.coverage import Coverage
 
 _GAPS = """
     SELECT symbol, first_id, last_id, gap_class, epoch_us(declared_ts_us), epoch_us(repaired_ts_us)
@@ -31,7 +28,7 @@ def lake_holds(settings: Settings) -> tuple[Held, list[GapRecord]]:
         lake_dir=settings.lake_path, catalog_name=settings.lake_catalog, create=False
     )
     properties = require_table(catalog, "trades").properties
-    coverage = Coverage(msgspec.json.decode(properties.get(COVERAGE, "{}")))
+    coverage = coverage_of(properties)
     reader = LakeReader(catalog)
     return Held(coverage, dict(reader.run(_LAST_TIMES).rows)), [
         GapRecord(

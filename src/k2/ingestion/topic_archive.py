@@ -24,6 +24,9 @@ CONSUMER_GROUP = "k2-iceberg-writer-crypto-v2"
 RECORDS_PER_POLL = 10_000
 HELD_FLUSHES_MAX = 2
 
+QUIET_COMMIT_AGE_S = 300.0
+"""How long nothing of a topic is committed before the end it was read to is, without rows."""
+
 _log = structlog.get_logger()
 
 
@@ -61,11 +64,14 @@ class TopicArchive:
         """By partition, when the first record of the batch was produced."""
         self._account = RecordAccount()
         self._bytes = 0
-        self._flushed_at_s = 0.0
+        self._flushed_at_s = float("-inf")
         self._away = Trouble("Kafka cannot be reached", time.monotonic, topic=topic)
         self._unreadable = Trouble("topic_not_readable", time.monotonic, topic=topic)
         self._partitions = range(partitions)
         self._next: dict[int, int] = {}
+        """By partition, the offset that the next table commit names."""
+        self._ends: dict[int, int] = {}
+        """By partition, the end it was last read to."""
         self._open: dict[int, list[tuple[bytes | None, int]]] = {}
         """By partition, records whose transaction may have others behind them; of no batch yet."""
         self._read: dict[int, int] = {}
@@ -110,10 +116,11 @@ class TopicArchive:
         After a quiet time the first records go at once; in a steady flow one table commit follows
         the other at the flush age, and no record is older than it when its commit begins.
         """
+        age_s = time.monotonic() - self._flushed_at_s
         if not self._values:
-            return False
+            return age_s >= QUIET_COMMIT_AGE_S and self._is_ahead
         return (
-            time.monotonic() - self._flushed_at_s >= self._settings.flush_age_s
+            age_s >= self._settings.flush_age_s
             or len(self._values) >= self._settings.flush_rows
             or self._bytes >= self._settings.flush_bytes
         )
@@ -140,7 +147,7 @@ class TopicArchive:
                 taken += 1
             elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
                 self._unreadable.over()
-                self._close_transaction(partition)  # what can be read is whole transactions
+                self._reach_end(partition, message.offset() or 0)
             else:
                 self._judge(problem)
         self._account.read += taken
@@ -155,8 +162,21 @@ class TopicArchive:
         Raises:
             ReconcileError: If nobody can say what became of the commit; the next start looks.
         """
-        if not self._values:
-            return True
+        return self._commit() if self._values or self.due else True
+
+    def finish(self) -> bool:
+        """Commit the batch as the last one, and the end that was read to even without one.
+
+        The absence that follows may be longer than Kafka keeps what is before that end.
+        """
+        return self._commit() if self._values or self._is_ahead else True
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether there is an offset to commit; a table that holds nothing needs none."""
+        return bool(self._next) and self._writer.snapshots > 0
+
+    def _commit(self) -> bool:
         began_s = time.monotonic()
         try:
             landed = self._writer.write(self._values, offsets=self._next, source=self._source)
@@ -190,6 +210,19 @@ class TopicArchive:
         self._read[partition] = offset + 1
         if len(records) >= self._torn_from_rows:
             self._close_transaction(partition)
+
+    def _reach_end(self, partition: int, offset: int) -> None:
+        """Take note that all that can be read before this offset was read.
+
+        What can be read is whole transactions. Behind the last record are their ends, and records
+        that were aborted: when Kafka forgets those, a table that stops before them seems to have
+        lost something.
+        """
+        self._close_transaction(partition)
+        self._ends[partition] = offset
+        in_table = self._writer.offsets(self._source).get(partition, 0)
+        if offset > self._next.get(partition, in_table):
+            self._next[partition] = offset
 
     def _close_transaction(self, partition: int) -> None:
         """Put into the batch what was read of a partition; nothing that belongs to it will come."""
@@ -242,11 +275,10 @@ class TopicArchive:
             _, end = self._consumer.get_watermark_offsets(
                 TopicPartition(self.topic, partition), cached=True
             )
-            self._figures.lag(
-                partition,
-                behind=max(0, end - in_table.get(partition, 0)),
-                oldest_ms=self._oldest(partition),
-            )
+            held, oldest_ms = in_table.get(partition, 0), self._oldest(partition)
+            if oldest_ms is None:  # nothing waits: the table holds all up to where reading ended
+                held = max(held, self._ends.get(partition, 0))
+            self._figures.lag(partition, behind=max(0, end - held), oldest_ms=oldest_ms)
 
     def _oldest(self, partition: int) -> int | None:
         """Return when a partition's oldest record was produced that is in no table yet."""

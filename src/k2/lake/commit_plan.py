@@ -5,9 +5,9 @@ offsets of both.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
@@ -19,6 +19,9 @@ BATCH_ID = "k2.batch-id"
 RANGES = "k2.ranges"
 COVERAGE = "k2.coverage"
 TOPIC = "k2.topic"
+REREAD_TO = "k2.reread-to"
+
+T = TypeVar("T")
 
 Offsets = dict[int, int]
 """Topic partition to the first offset not in the table."""
@@ -42,6 +45,11 @@ class Source(Enum):
         """Name of the property that says which topic it is."""
         return TOPIC + self.value
 
+    @property
+    def reread_mark(self) -> str:
+        """Name of the property that says how far the operator had its records read again."""
+        return REREAD_TO + self.value
+
 
 class Reached(msgspec.Struct, frozen=True):
     """How much of one topic a table holds."""
@@ -58,6 +66,9 @@ class TableState(msgspec.Struct, frozen=True):
     """What it was filled from so far; a source it never heard of is not there."""
     batch_id: str
     coverage: Coverage
+    reread_to: Mapping[Source, Offsets] = {}
+    """Offsets below which records are read again by the operator's wish: ids the table holds
+    already are expected there. What was reached stays named; it is said of offsets passed."""
 
 
 class Verdict(Enum):
@@ -69,18 +80,18 @@ class Verdict(Enum):
 
 
 def read_state(
-    *, properties: Mapping[str, str], summary: Mapping[str, str] | None, rows: int
+    *, properties: Mapping[str, str], summary: Mapping[str, str] | None, rows: int | None
 ) -> TableState:
     """Return what the table says, checked against itself.
 
     Args:
         properties: The table's properties.
         summary: Summary of its current snapshot, or None on an empty table.
-        rows: Rows the snapshot claims to hold.
+        rows: Rows the snapshot claims to hold; None where it does not say, as it may.
 
     Raises:
-        StopError: If the two places that hold the offsets differ, or a table with rows has none:
-            appending to such a table could double or lose rows.
+        StopError: If the two places that hold the offsets differ, a table with rows has none, or
+            one of them cannot be read: appending to such a table could double or lose rows.
     """
     if summary is None:
         return TableState({}, "", Coverage())
@@ -89,8 +100,9 @@ def read_state(
     if None in told or None in kept:
         if rows == 0:
             return TableState({}, "", Coverage())
+        count = "an unknown number of" if rows is None else rows
         raise StopError(
-            f"the table holds {rows} rows but not the Kafka offsets they came from: another "
+            f"the table holds {count} rows but not the Kafka offsets they came from: another "
             "program wrote to it. Name another lake (K2_LAKE_DIR), or roll the table back to its "
             f"last snapshot with {OFFSETS} in the summary"
         )
@@ -108,14 +120,38 @@ def read_state(
         {
             source: Reached(
                 properties.get(source.topic_mark, ""),
-                decode_offsets(properties[source.offsets_mark]),
+                _mark(properties, source.offsets_mark, decode_offsets),
             )
             for source in Source
             if source.offsets_mark in properties
         },
         told[1] or "",
-        Coverage(json.loads(properties.get(COVERAGE, "{}"))),
+        coverage_of(properties),
+        {
+            source: _mark(properties, source.reread_mark, decode_offsets)
+            for source in Source
+            if source.reread_mark in properties
+        },
     )
+
+
+def coverage_of(properties: Mapping[str, str]) -> Coverage:
+    """Return the ids a table covers, as its properties say.
+
+    Raises:
+        StopError: If they cannot be read.
+    """
+    return _mark(properties, COVERAGE, decode_coverage)
+
+
+def _mark(properties: Mapping[str, str], name: str, decode: Callable[[str], T]) -> T:
+    try:
+        return decode(properties.get(name, "{}"))
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise StopError(
+            f"the table's property {name} cannot be read ({exc}): another program changed it. Set "
+            "it to what an earlier metadata file of the table says, or roll the table back to that"
+        ) from exc
 
 
 def after_failure(state: TableState, *, before: TableState, batch_id: str) -> Verdict:
@@ -146,6 +182,11 @@ def topic_marks(sources: Mapping[Source, Reached]) -> dict[str, str]:
     return {source.topic_mark: reached.topic for source, reached in sources.items()}
 
 
+def reread_marks(reread_to: Mapping[Source, Offsets]) -> dict[str, str]:
+    """Return the properties that say how far records are read again."""
+    return {source.reread_mark: encode_offsets(offsets) for source, offsets in reread_to.items()}
+
+
 def encode_offsets(offsets: Offsets) -> str:
     """Return offsets as the JSON text a snapshot summary holds."""
     return json.dumps({str(partition): offsets[partition] for partition in sorted(offsets)})
@@ -153,8 +194,12 @@ def encode_offsets(offsets: Offsets) -> str:
 
 def decode_offsets(text: str) -> Offsets:
     """Return offsets from a snapshot summary."""
-    parsed: dict[str, Any] = json.loads(text)
-    return {int(partition): int(offset) for partition, offset in parsed.items()}
+    return msgspec.json.decode(text, type=Offsets)
+
+
+def decode_coverage(text: str) -> Coverage:
+    """Return a coverage from a table property."""
+    return Coverage(msgspec.json.decode(text, type=dict[str, list[tuple[int, int]]]))
 
 
 def encode_coverage(coverage: Coverage) -> str:

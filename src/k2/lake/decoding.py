@@ -36,6 +36,7 @@ _DECODING_FAILURES = (
     KeyError,
     OverflowError,
     TypeError,
+    RecursionError,  # a schema that nests deeper than Python does
     SchemaResolutionError,
 )
 _ARROW_FAILURES = (pa.ArrowException, ValueError, TypeError, OverflowError)
@@ -59,6 +60,16 @@ class Decoded(msgspec.Struct, frozen=True):
     undecodable: list[Undecodable]
     repeated: list[str]
     """Message ids of records whose id the table already covers: left out, and a broken promise."""
+
+    def ranges(self) -> Coverage:
+        """Return the ids of ``rows``; of a table without ids, nothing."""
+        coverage = Coverage()
+        if "source_sequence" in self.rows.column_names:
+            symbols = self.rows.column("symbol").to_pylist()
+            ids = self.rows.column("source_sequence").to_pylist()
+            for symbol, source_id in zip(symbols, ids, strict=True):
+                coverage.add(symbol, source_id)
+        return coverage
 
 
 class TradeDecoder:

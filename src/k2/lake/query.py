@@ -13,6 +13,7 @@ from pyiceberg.table import Table
 
 from k2.errors import RejectError, RetryError, StopError
 from k2.lake.decoding import GAPS_ARROW, TRADES_ARROW
+from k2.lake.failures import lake_failures
 from k2.lake.tables import find_table, require_table
 
 
@@ -30,13 +31,18 @@ class LakeReader:
         """Plan the files of both tables.
 
         Raises:
-            StopError: If nothing was archived here yet, or a table needs a newer reader.
+            StopError: If nothing was archived here yet, a table needs a newer reader, or a file
+                is damaged.
+            RetryError: If catalog or files cannot be read.
         """
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
-        trades = _rows_of(require_table(catalog, "trades"), TRADES_ARROW)
-        gaps_table = find_table(catalog, "gaps")
-        gaps = GAPS_ARROW.empty_table() if gaps_table is None else _rows_of(gaps_table, GAPS_ARROW)
+        trades_table, gaps_table = require_table(catalog, "trades"), find_table(catalog, "gaps")
+        with lake_failures("the lake's files cannot be read"):
+            trades = _rows_of(trades_table, TRADES_ARROW)
+            gaps = GAPS_ARROW.empty_table()
+            if gaps_table is not None:
+                gaps = _rows_of(gaps_table, GAPS_ARROW)
         self._connection.register("trades", trades)
         self._connection.register("gaps", gaps)
 
@@ -44,7 +50,7 @@ class LakeReader:
         """Run one statement.
 
         Raises:
-            RejectError: If DuckDB refuses it.
+            RejectError: If DuckDB refuses it, or an answer of it is no value of Python.
             RetryError: If a file of the snapshot cannot be read.
         """
         try:
@@ -52,11 +58,17 @@ class LakeReader:
             if relation is None:  # a statement without rows
                 return Answer([], [])
             found = relation.to_arrow_table()
-            return Answer(found.column_names, list(zip(*_columns(found), strict=True)))
         except OSError as exc:
             raise RetryError(f"the lake's files cannot be read: {exc}") from exc
         except duckdb.Error as exc:
             raise RejectError(str(exc)) from exc
+        try:
+            return Answer(found.column_names, list(zip(*_columns(found), strict=True)))
+        except (OverflowError, ValueError) as exc:
+            # DuckDB's times go further than Python's: before Christ, to infinity, to nanoseconds.
+            raise RejectError(
+                f"the answer holds a time that cannot be shown: {exc}; cast it to VARCHAR"
+            ) from exc
 
 
 def _columns(found: pa.Table) -> list[list[Any]]:

@@ -1,16 +1,15 @@
 """The two tables, ``trades`` and ``gaps``: their columns, layout and where they live."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
-    CommitFailedException,
     NamespaceAlreadyExistsError,
+    NoSuchPropertyException,
     NoSuchTableError,
-    RESTError,
+    NotInstalledError,
     TableAlreadyExistsError,
 )
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -27,13 +26,17 @@ from pyiceberg.types import (
     StringType,
     TimestamptzType,
 )
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
 
 from k2.errors import RetryError, StopError
+from k2.lake.failures import AWAY, lake_failures
 from k2.market import DECIMAL_PRECISION, DECIMAL_SCALE
 
 NAMESPACE = "crypto"
 CATALOG_NAME = "k2"
+
+_CATALOG_AWAY = "the lake's catalog cannot be asked"
 
 _AMOUNT = DecimalType(DECIMAL_PRECISION, DECIMAL_SCALE)
 
@@ -95,6 +98,10 @@ _PROPERTIES = {
 }
 
 
+class NoLakeError(StopError):
+    """Nothing was archived here yet."""
+
+
 def open_catalog(*, lake_dir: Path, catalog_name: str = "", create: bool = True) -> Catalog:
     """Open the lake's catalog.
 
@@ -104,7 +111,8 @@ def open_catalog(*, lake_dir: Path, catalog_name: str = "", create: bool = True)
         create: Make the folder and its catalog if absent; readers do not.
 
     Raises:
-        StopError: If there is no lake and none shall be made.
+        NoLakeError: If there is no lake and none shall be made.
+        StopError: If the named catalog is not configured, or a driver of it not installed.
         RetryError: If the catalog cannot be reached.
     """
     keeping = {"py-io-impl": "k2.lake.file_io.KeepingFileIO"}
@@ -113,18 +121,30 @@ def open_catalog(*, lake_dir: Path, catalog_name: str = "", create: bool = True)
             return load_catalog(catalog_name, **keeping)
         root = lake_dir.absolute()
         if not create and not (root / "catalog.db").is_file():
-            raise StopError(
+            raise NoLakeError(
                 f"no lake at {root}: start `k2 up`, or name the lake with --lake or K2_LAKE_DIR"
             )
         root.mkdir(parents=True, exist_ok=True)
         return SqlCatalog(
             CATALOG_NAME,
-            uri=f"sqlite:///{root / 'catalog.db'}",
-            warehouse=(root / "warehouse").as_uri(),
+            uri=URL.create("sqlite", database=str(root / "catalog.db")).render_as_string(),
+            # No URL: pyiceberg would take one apart at `#` and `?`, and never decode a `%20`.
+            warehouse=str(root / "warehouse"),
             **keeping,
         )
-    except (OSError, SQLAlchemyError) as exc:
+    except (ArgumentError, NoSuchPropertyException, NotInstalledError) as exc:
+        raise _unusable(catalog_name or str(lake_dir), exc) from exc
+    except AWAY as exc:
         raise RetryError(f"the lake's catalog cannot be opened: {exc}") from exc
+    except ValueError as exc:
+        raise _unusable(catalog_name or str(lake_dir), exc) from exc
+
+
+def _unusable(catalog_name: str, exc: Exception) -> StopError:
+    return StopError(
+        f"catalog {catalog_name} cannot be used: {exc.__cause__ or exc}. Correct K2_LAKE_CATALOG, "
+        "or what .pyiceberg.yaml or the environment says of it"
+    )
 
 
 def ensure_table(catalog: Catalog, name: str) -> Table:
@@ -134,9 +154,10 @@ def ensure_table(catalog: Catalog, name: str) -> Table:
 
     Raises:
         RetryError: If the catalog cannot be asked, or the table changed meanwhile.
+        StopError: If the table's metadata is damaged.
     """
     found = find_table(catalog, name)
-    with _catalog_failures():
+    with lake_failures(_CATALOG_AWAY):
         if found is None:
             return _create_table(catalog, name)
         wanted = TRADES_SCHEMA if name == "trades" else GAPS_SCHEMA
@@ -177,31 +198,24 @@ def find_table(catalog: Catalog, name: str) -> Table | None:
 
     Raises:
         RetryError: If the catalog cannot be asked.
+        StopError: If the table's metadata is damaged.
     """
-    with _catalog_failures():
+    with lake_failures(_CATALOG_AWAY):
         try:
             return catalog.load_table(f"{NAMESPACE}.{name}")
         except NoSuchTableError:
             return None
 
 
-@contextmanager
-def _catalog_failures() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SQLAlchemyError, RESTError, CommitFailedException) as exc:
-        raise RetryError(f"the lake's catalog cannot be asked: {exc}") from exc
-
-
 def require_table(catalog: Catalog, name: str) -> Table:
     """Return a table.
 
     Raises:
-        StopError: If nothing was ever archived here.
+        NoLakeError: If nothing was ever archived here.
     """
     table = find_table(catalog, name)
     if table is None:
-        raise StopError(
+        raise NoLakeError(
             f"this lake has no table {NAMESPACE}.{name}: nothing was archived here yet. "
             "Start `k2 up`, or name the lake with K2_LAKE_DIR"
         )

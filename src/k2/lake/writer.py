@@ -14,11 +14,9 @@ import msgspec
 import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, RESTError
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
-from sqlalchemy.exc import SQLAlchemyError
 
 from k2.errors import ReconcileError, RetryError, StopError
 from k2.lake.commit_plan import (
@@ -33,9 +31,11 @@ from k2.lake.commit_plan import (
     encode_coverage,
     offset_marks,
     read_state,
+    reread_marks,
     topic_marks,
 )
 from k2.lake.decoding import Decoded
+from k2.lake.failures import AWAY, damage_stops, lake_failures
 from k2.lake.snapshots import snapshots_to_forget
 from k2.lake.tables import ensure_table
 from k2.tape.coverage import Coverage
@@ -43,14 +43,6 @@ from k2.tape.coverage import Coverage
 ATTEMPTS_MAX = 5
 LOOK_DEADLINE_S = 30.0
 LOOK_DELAY_S = 0.5
-
-_UNCLEAR = (
-    CommitFailedException,
-    CommitStateUnknownException,
-    RESTError,
-    SQLAlchemyError,
-    OSError,
-)
 
 _log = structlog.get_logger()
 
@@ -102,12 +94,12 @@ class TableWriter:
         self._catalog = catalog
         self._decoder = decoder
         self.name = name
-        self._reread_to: dict[Source, Offsets | None] = {}
-        """Sources read again by the operator's wish: up to these offsets, or (None) all along."""
         self._table = ensure_table(catalog, name)
         self._in_table = _state(self._table)
         """What the table itself says; ``state`` differs from it after ``from_first``."""
-        sources = dict(self._in_table.sources)
+        sources, reread_to = dict(self._in_table.sources), dict(self._in_table.reread_to)
+        self._reread_all: set[Source] = set()
+        """Sources of which this process takes ids that the table holds for expected, all along."""
         for source, topic in topics.items():
             was = sources.get(source, Reached("", {}))
             moved = was.topic not in ("", topic)
@@ -122,9 +114,17 @@ class TableWriter:
                 )
             again = from_first and (moved or name == "trades")
             sources[source] = Reached(topic, {} if again else was.offsets)
-            if again:
-                self._reread_to[source] = None if moved else was.offsets
-        self.state = msgspec.structs.replace(self._in_table, sources=sources)
+            if moved:
+                self._reread_all.add(source)
+                reread_to[source] = {}
+            elif again:
+                # Reading again may itself be interrupted and begun anew.
+                before = reread_to.get(source, {})
+                reread_to[source] = {
+                    partition: max(before.get(partition, 0), was.offsets.get(partition, 0))
+                    for partition in before.keys() | was.offsets.keys()
+                }
+        self.state = msgspec.structs.replace(self._in_table, sources=sources, reread_to=reread_to)
 
     @property
     def snapshots(self) -> int:
@@ -132,8 +132,14 @@ class TableWriter:
         return len(self._table.metadata.snapshots)
 
     def rows(self) -> pa.Table:
-        """Return every row of the table; for the small one of gaps."""
-        return self._table.scan().to_arrow()
+        """Return every row of the table; for the small one of gaps.
+
+        Raises:
+            RetryError: If its files cannot be read.
+            StopError: If one is damaged.
+        """
+        with lake_failures(f"the files of table {self.name} cannot be read"):
+            return self._table.scan().to_arrow()
 
     def offsets(self, source: Source = Source.MAIN) -> Offsets:
         """Return, per partition of a source, the first offset not in the table."""
@@ -156,7 +162,7 @@ class TableWriter:
         Raises:
             RetryError: If nothing was written and it may work later.
             ReconcileError: If the table cannot be reached to see what happened.
-            StopError: If another writer moved the table.
+            StopError: If another writer moved, changed or dropped the table.
         """
         decoded = self._decoder.decode(values, self.state.coverage)
         was = self.state.sources[source]
@@ -165,14 +171,22 @@ class TableWriter:
         if decoded.rows.num_rows == 0 and self._table.current_snapshot() is None:
             # Nothing but undecodable records so far: an empty table needs no offsets.
             return Landed(decoded, 0, reached.offsets, rereads)
-        target = TableState(
-            {**self.state.sources, source: reached}, uuid.uuid4().hex, decoded.coverage
+        target = msgspec.structs.replace(
+            self.state,
+            sources={**self.state.sources, source: reached},
+            batch_id=uuid.uuid4().hex,
+            coverage=decoded.coverage,
         )
         files = self._write_files(decoded)
+        with damage_stops(self.name):
+            self._land(files, decoded, target)
+        return Landed(decoded, decoded.rows.num_rows, reached.offsets, rereads)
+
+    def _land(self, files: list[DataFile], decoded: Decoded, target: TableState) -> None:
         for attempt in range(ATTEMPTS_MAX):
             try:
                 self._commit(files, decoded, target)
-            except _UNCLEAR as exc:
+            except AWAY as exc:
                 verdict = self._look(target.batch_id)
                 _log.warning(
                     "table_commit_unclear",
@@ -190,28 +204,24 @@ class TableWriter:
                     continue
             self.state = self._in_table = target
             self._expire_snapshots()
-            return Landed(decoded, decoded.rows.num_rows, reached.offsets, rereads)
+            return
         raise RetryError(f"table {self.name} refused the same commit {ATTEMPTS_MAX} times")
 
     def _rereads(self, source: Source) -> bool:
-        if source not in self._reread_to:
-            return False
-        to, at = self._reread_to[source], self.state.sources[source].offsets
-        return to is None or any(at.get(partition, 0) < end for partition, end in to.items())
+        to, at = self.state.reread_to.get(source, {}), self.state.sources[source].offsets
+        return source in self._reread_all or any(at.get(p, 0) < end for p, end in to.items())
 
     def _write_files(self, decoded: Decoded) -> list[DataFile]:
         if decoded.rows.num_rows == 0:
             return []
-        try:
+        with lake_failures("the lake's files cannot be written"):
             return list(
                 _dataframe_to_data_files(self._table.metadata, decoded.rows, self._table.io)
             )
-        except OSError as exc:
-            raise RetryError(f"the lake's files cannot be written: {exc}") from exc
 
     def _commit(self, files: list[DataFile], decoded: Decoded, target: TableState) -> None:
         marks = offset_marks(target.sources, target.batch_id)
-        ranges = encode_coverage(_ranges_of(decoded))
+        ranges = encode_coverage(decoded.ranges())
         with self._table.transaction() as transaction:
             append = transaction.update_snapshot(
                 snapshot_properties={**marks, RANGES: ranges}
@@ -223,6 +233,7 @@ class TableWriter:
                 {
                     **marks,
                     **topic_marks(target.sources),
+                    **reread_marks(target.reread_to),
                     COVERAGE: encode_coverage(target.coverage),
                 }
             )
@@ -242,7 +253,7 @@ class TableWriter:
         while True:
             try:
                 self._table = self._catalog.load_table(self._table.name())
-            except _UNCLEAR as exc:
+            except AWAY as exc:
                 if time.monotonic() > deadline_s:
                     raise ReconcileError(
                         f"table {self.name} cannot be read after an unclear commit: {exc}. Start "
@@ -259,7 +270,7 @@ class TableWriter:
         try:
             self._table.maintenance.expire_snapshots().by_ids(old).commit()
             self._table = self._catalog.load_table(self._table.name())
-        except _UNCLEAR as exc:
+        except AWAY as exc:
             # Housekeeping only: whatever became of it, the next load shows it.
             _log.warning("snapshots_not_expired", table=self.name, reason=str(exc)[:300])
             self._reload()
@@ -276,17 +287,10 @@ def _refuse_another_tape(table: str, was: str, topic: str) -> None:
 
 def _state(table: Table) -> TableState:
     snapshot = table.current_snapshot()
-    summary = None if snapshot is None else snapshot.summary
-    properties = dict(summary.additional_properties) if summary is not None else None
-    rows = int((properties or {}).get("total-records", "0"))
-    return read_state(properties=table.properties, summary=properties, rows=rows)
-
-
-def _ranges_of(decoded: Decoded) -> Coverage:
-    coverage = Coverage()
-    if "source_sequence" in decoded.rows.column_names:
-        symbols = decoded.rows.column("symbol").to_pylist()
-        ids = decoded.rows.column("source_sequence").to_pylist()
-        for symbol, source_id in zip(symbols, ids, strict=True):
-            coverage.add(symbol, source_id)
-    return coverage
+    if snapshot is None:
+        return read_state(properties=table.properties, summary=None, rows=0)
+    told = {} if snapshot.summary is None else snapshot.summary.additional_properties
+    rows = told.get("total-records", "")
+    return read_state(
+        properties=table.properties, summary=told, rows=int(rows) if rows.isdecimal() else None
+    )

@@ -18,7 +18,14 @@ def configure_logging(*, service: str, level: str, file: Path | None) -> None:
     """Send every log line to stdout and, when ``file`` is given, to that file as JSON.
 
     The file is reopened when logrotate renames it, so no line is lost.
+
+    Raises:
+        OSError: If the file cannot be written; nothing was changed then.
     """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if file is not None and str(file) != os.devnull:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(WatchedFileHandler(file, encoding="utf-8"))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -33,14 +40,10 @@ def configure_logging(*, service: str, level: str, file: Path | None) -> None:
     )
     as_json = _formatter(shared, structlog.processors.JSONRenderer(ensure_ascii=False))
     as_text = _formatter(shared, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()))
-    stdout = logging.StreamHandler(sys.stdout)
-    stdout.setFormatter(as_text if sys.stdout.isatty() else as_json)
-    handlers: list[logging.Handler] = [stdout]
-    if file is not None and str(file) != os.devnull:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        to_file = WatchedFileHandler(file, encoding="utf-8")
-        to_file.setFormatter(as_json)
-        handlers.append(to_file)
+    for handler, formatter in zip(
+        handlers, (as_text if sys.stdout.isatty() else as_json, as_json), strict=False
+    ):
+        handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=handlers, force=True)
     # Libraries speak up only when something is wrong.
     for noisy in ("aiohttp.access", "picows", "pyiceberg", "asyncio"):

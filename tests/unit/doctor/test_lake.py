@@ -27,10 +27,12 @@ def look(lake: Path) -> Look:
     return lambda: judge_table(look_at_lake(settings), place=str(lake))
 
 
-def _filled(lake: Path) -> None:
-    table = ensure_table(open_catalog(lake_dir=lake), "gaps")
+def _filled(lake: Path, *, rows: int = 0) -> None:
+    ensure_table(open_catalog(lake_dir=lake), "gaps")
     table = ensure_table(open_catalog(lake_dir=lake), "trades")
-    table.append(pa.Table.from_pylist([], schema=table.schema().as_arrow()))
+    schema = table.schema().as_arrow()
+    ones = pa.array([1] * rows, pa.int64())
+    table.append(pa.Table.from_arrays([ones.cast(field.type) for field in schema], schema=schema))
 
 
 def test_no_lake_yet_is_a_warning_and_none_is_made(look: Look, lake: Path) -> None:
@@ -96,6 +98,30 @@ def test_a_snapshot_whose_manifest_list_is_gone_fails(look: Look, lake: Path) ->
     (found,) = look()
     assert found.level is Level.FAIL
     assert "snap-" in found.seen
+
+
+@pytest.mark.parametrize("kept_bytes", [None, 0, 200])
+def test_a_manifest_that_is_not_all_there_fails(
+    look: Look, lake: Path, kept_bytes: int | None
+) -> None:
+    _filled(lake, rows=1)
+    (path,) = (lake / "warehouse").rglob("*-m0.avro")
+    held = path.read_bytes()
+    path.unlink()
+    if kept_bytes is not None:
+        path.write_bytes(held[:kept_bytes])
+    (found,) = look()
+    assert found.level is Level.FAIL
+    assert path.name in found.seen
+
+
+def test_a_damaged_manifest_list_fails(look: Look, lake: Path) -> None:
+    _filled(lake)
+    for path in (lake / "warehouse").rglob("snap-*.avro"):
+        path.write_bytes(b"")
+    (found,) = look()
+    assert found.level is Level.FAIL
+    assert "damaged" in found.seen
 
 
 def test_a_catalog_nobody_configured_fails(monkeypatch: pytest.MonkeyPatch) -> None:

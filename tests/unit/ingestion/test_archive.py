@@ -1,4 +1,5 @@
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,15 @@ class FakeTopic:
         self.told.append(self.name)
         return 1
 
+    def show_age(self) -> None: ...
+
+    def close(self) -> None:
+        self.told.append(f"{self.name} closed")
+
+    def finish(self) -> bool:
+        self.told.append(f"the last of {self.name}")
+        return self.taken
+
 
 NAMES = ("gaps", "trades", "repairs")
 
@@ -32,6 +42,18 @@ def test_what_follows_waits_while_what_is_before_it_cannot_be_written(refused: s
     topics: Any = [FakeTopic(name, told, taken=name != refused) for name in NAMES]
     archive._flush(topics)
     assert told == list(NAMES[: NAMES.index(refused) + 1])
+
+
+@pytest.mark.parametrize("refused", ["gaps", "trades", "repairs", "none"])
+def test_a_drain_says_whether_the_tables_took_the_last_of_it(
+    refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "DRAIN_DEADLINE_S", 0.0)
+    told: list[str] = []
+    topics: Any = [FakeTopic(name, told, taken=name != refused) for name in NAMES]
+    assert archive._drain(topics) is (refused == "none")
+    reached = NAMES.index(refused) + 1 if refused != "none" else len(NAMES)
+    assert told == [f"the last of {name}" for name in NAMES[:reached]]
 
 
 def test_gaps_are_polled_last_so_that_no_declaration_is_behind_what_it_explains() -> None:
@@ -117,3 +139,26 @@ def test_an_archive_commits_on_one_thread(
     asyncio.run(_run(fail_fast=True))
     assert ExecutorFactory.max_workers() == 3, "the operator's choice"
     assert letters.told
+
+
+@pytest.mark.parametrize(
+    ("taken", "code"), [(True, ExitCode.CLEAN), (False, ExitCode.DRAINED_INCOMPLETELY)]
+)
+def test_an_archive_whose_last_batch_the_lake_refused_says_so_by_its_exit_code(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch, *, taken: bool, code: ExitCode
+) -> None:
+    stop = asyncio.Event()
+
+    async def status(*_args: Any) -> Any:
+        return SimpleNamespace()
+
+    async def until_it_works(*_args: Any, **_how: Any) -> Any:
+        stop.set()
+        return [FakeTopic("t", letters.told, taken=taken)]
+
+    monkeypatch.setattr(archive, "_status", status)
+    monkeypatch.setattr(archive, "until_it_works", until_it_works)
+    monkeypatch.setattr(archive, "stop_on_signals", lambda: stop)
+    monkeypatch.setattr(archive, "DRAIN_DEADLINE_S", 0.0)
+    assert asyncio.run(_run()) is code
+    assert letters.told == ["the last of t", "t closed", "dead letters closed"]

@@ -118,3 +118,21 @@ def test_offsets_come_back_as_they_were_written(offsets: dict[int, int]) -> None
 
 def test_coverage_is_kept_readable() -> None:
     assert encode_coverage(Coverage({"币": [(1, 2)]})) == '{"币": [[1, 2]]}'
+
+
+def test_rows_that_nobody_counted_are_not_taken_for_none() -> None:
+    for properties in ({}, MARKS):
+        with pytest.raises(StopError, match=r"an unknown number of rows.*roll the table back"):
+            read_state(properties=properties, summary={}, rows=None)
+    assert read_state(properties=MARKS, summary=MARKS, rows=None).batch_id == "b1"
+
+
+@pytest.mark.parametrize("mark", [COVERAGE, OFFSETS, Source.MAIN.reread_mark])
+@pytest.mark.parametrize(
+    "text", ["oops", "[1]", '{"X": 1}', '{"X": [[2]]}', '{"X": [[2, 1]]}', '{"0": "x"}']
+)
+def test_marks_that_nobody_can_read_are_refused(mark: str, text: str) -> None:
+    changed = {mark: text}
+    summary = MARKS | changed if mark == OFFSETS else MARKS
+    with pytest.raises(StopError, match=rf"{mark}.*another program.*roll"):
+        read_state(properties=MARKS | changed, summary=summary, rows=6)

@@ -90,6 +90,8 @@ def _strange(kind: str, value_of: ValueOf, record_of: RecordOf) -> bytes | None:
         "a number": b"\x00\x00\x00\x00\x05\x02",
         "protobuf": b"\x00\x00\x00\x00\x06\x02",
         "json schema": b"\x00\x00\x00\x00\x07\x02",
+        "nested schema": b"\x00\x00\x00\x00\x08\x02",
+        "nested json": b"\x00\x00\x00\x00\x09\x02",
         "negative id": value_of(2, source_sequence=-5),
         "time beyond the calendar": value_of(2, trade_ts_us=253_402_300_800 * 10**6),
         "event beyond the calendar": value_of(2, event_ts_us=2**63 - 1),
@@ -113,13 +115,16 @@ REGISTRY: dict[int, str] = {
     5: '"long"',
     6: 'syntax = "proto3"; message M {}',
     7: '{"$schema":"http://json-schema.org/draft-07/schema#","type":"object"}',
+    8: '{"type":' * 5_000 + '"long"' + "}" * 5_000,
+    9: "[" * 100_000,
 }
 
 
 @pytest.mark.parametrize(
     "kind",
     ["tombstone", "empty", "console producer", "magic only", "unknown schema", "cut",
-     "other record", "a number", "protobuf", "json schema", "negative id", "too wide",
+     "other record", "a number", "protobuf", "json schema", "nested schema", "nested json",
+     "negative id", "too wide",
      "time beyond the calendar", "event beyond the calendar", "time before the epoch"],
 )  # fmt: skip
 def test_a_strange_record_is_handed_back_and_keeps_its_neighbours(

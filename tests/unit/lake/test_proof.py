@@ -149,3 +149,15 @@ def test_an_empty_table_proves_nothing(catalog: Catalog) -> None:
     ensure_table(catalog, "trades")
     assert _prove(catalog) == Proof(False, [], [])
     assert _prove(catalog, "X").without_rows == ["X"]
+
+
+def test_the_highest_id_a_table_can_hold_is_proved_like_any_other(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    highest = 2**63 - 1
+    writer = TableWriter(catalog, "trades", decoder, topics={Source.MAIN: "t@1"})
+    ids = (highest, highest - 1, highest - 3)
+    writer.write([value_of(i, trade_ts_us=1) for i in ids], offsets={0: 3})
+    assert _one(catalog).missing_ranges == [IdRange(highest - 2, highest - 2)]
+    writer.write([value_of(0)], offsets={0: 4})
+    assert _one(catalog).missing == highest - 3

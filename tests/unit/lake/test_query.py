@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from pyiceberg.catalog import Catalog
 
-from k2.errors import RejectError, StopError
+from k2.errors import RejectError, RetryError, StopError
 from k2.lake.commit_plan import Source
 from k2.lake.decoding import TradeDecoder
 from k2.lake.query import LakeReader
-from k2.lake.tables import ensure_table
+from k2.lake.tables import ensure_table, open_catalog
 from k2.lake.writer import TableWriter
 
 ValueOf = Callable[..., bytes]
@@ -112,10 +112,36 @@ def test_a_lake_without_a_table_says_so(catalog: Catalog) -> None:
 def test_files_of_a_path_with_strange_letters_are_read(
     tmp_path: Path, decoder: TradeDecoder, value_of: ValueOf
 ) -> None:
-    from k2.lake.tables import open_catalog  # noqa: PLC0415
-
-    strange = open_catalog(lake_dir=tmp_path / "my lake, 100% #1")
+    strange = open_catalog(lake_dir=tmp_path / "my lake, 100% #1?")
     TableWriter(strange, "trades", decoder, topics={Source.MAIN: "t@1"}).write(
         [value_of(1)], offsets={0: 1}
     )
     assert LakeReader(strange).run("SELECT count(*) FROM trades").rows == [(1,)]
+
+
+@pytest.mark.parametrize("files", ["snap-*.avro", "*-m0.avro", "*.parquet"])
+def test_a_file_that_is_not_there_may_come_back(
+    tmp_path: Path, catalog: Catalog, writer: TableWriter, value_of: ValueOf, files: str
+) -> None:
+    writer.write([value_of(1)], offsets={0: 1})
+    for path in (tmp_path / "lake").rglob(files):
+        path.unlink()
+    with pytest.raises(RetryError, match="files cannot be read"):
+        LakeReader(catalog)
+
+
+@pytest.mark.parametrize("files", ["snap-*.avro", "*-m0.avro"])
+@pytest.mark.parametrize("left", [b"", b"\x00\xff" * 100])
+def test_a_file_that_is_damaged_asks_for_another(
+    tmp_path: Path,
+    catalog: Catalog,
+    writer: TableWriter,
+    value_of: ValueOf,
+    files: str,
+    left: bytes,
+) -> None:
+    writer.write([value_of(1)], offsets={0: 1})
+    for path in (tmp_path / "lake").rglob(files):
+        path.write_bytes(left)
+    with pytest.raises(StopError, match=r"damaged.*restore"):
+        LakeReader(catalog)

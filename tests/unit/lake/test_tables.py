@@ -1,17 +1,22 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.schema import Schema
 from pyiceberg.types import BinaryType, DecimalType, LongType, TimestamptzType
+from pyiceberg.utils.config import Config
 
 from k2.errors import RetryError, StopError
 from k2.kafka.encoding import SCHEMA_TEXT
 from k2.lake.decoding import GapDecoder
 from k2.lake.query import LakeReader
 from k2.lake.tables import (
+    CATALOG_NAME,
     GAPS_SCHEMA,
     MANIFEST_MAX_BYTES,
     TRADES_SCHEMA,
@@ -97,3 +102,101 @@ def test_a_place_no_lake_can_be_is_tried_again_later(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RetryError, match="cannot be opened"):
         open_catalog(lake_dir=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "name", ["lake", "my lake", "lake é", "lake#1", "lake?1", "lake%20x", "100% lake", "lake+x"]
+)
+def test_all_that_a_lake_holds_is_in_its_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "there" / name
+    for _ in range(2):  # made, and opened again
+        table = ensure_table(open_catalog(lake_dir=folder), "trades")
+        table.append(table.schema().as_arrow().empty_table())
+    held = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
+    assert held == {"catalog.db", "warehouse"}
+    assert list((tmp_path / "there").iterdir()) == [folder]
+    assert LakeReader(open_catalog(lake_dir=folder, create=False)).run("FROM trades").rows == []
+
+
+def test_a_lake_whose_files_lie_under_encoded_names_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "my lake"
+    old = SqlCatalog(
+        CATALOG_NAME,
+        uri=f"sqlite:///{_made(folder) / 'catalog.db'}",
+        warehouse=(folder / "warehouse").as_uri(),
+        **{"py-io-impl": "k2.lake.file_io.KeepingFileIO"},
+    )
+    rows = ensure_table(old, "gaps").schema().as_arrow().empty_table()
+    ensure_table(old, "trades")
+
+    catalog = open_catalog(lake_dir=folder, create=False)
+    table = ensure_table(catalog, "gaps")
+    table.append(rows)
+    assert table.location().startswith(f"file://{tmp_path}/my%20lake/")
+    assert LakeReader(catalog).run("FROM gaps").rows == []
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _answering(status: int) -> Iterator[str]:
+    """Serve a REST catalog that gives one answer, whatever is asked."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"no")
+
+        def log_message(self, *_args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def _configure(monkeypatch: pytest.MonkeyPatch, **catalog: str) -> None:
+    """Let pyiceberg's configuration, which it reads once, name a catalog ``theirs``."""
+    config = Config()
+    config.config = {"catalog": {"theirs": {**catalog}}}
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", config)
+
+
+def test_a_catalog_that_cannot_answer_now_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in _answering(503):
+        _configure(monkeypatch, type="rest", uri=uri)
+        with pytest.raises(RetryError, match="cannot be opened"):
+            open_catalog(lake_dir=tmp_path, catalog_name="theirs")
+
+
+@pytest.mark.parametrize(
+    ("name", "uri", "why"),
+    [
+        ("nosuch", "", "URI missing"),
+        ("theirs", "postgresql+nosuchdriver://127.0.0.1/x", "nosuchdriver"),
+        ("theirs", "mysql+pymysql://127.0.0.1/x", "pymysql"),
+    ],
+)
+def test_a_catalog_that_no_waiting_mends_names_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, uri: str, why: str
+) -> None:
+    _configure(monkeypatch, type="sql", uri=uri)
+    with pytest.raises(StopError, match=f"{why}.*K2_LAKE_CATALOG"):
+        open_catalog(lake_dir=tmp_path, catalog_name=name)
+
+
+@pytest.mark.parametrize("how", [b"", b"{}", b"\x00\xff" * 100])
+def test_metadata_that_is_none_asks_for_the_file_again(
+    tmp_path: Path, catalog: Catalog, how: bytes
+) -> None:
+    ensure_table(catalog, "trades")
+    for path in (tmp_path / "lake").rglob("*.metadata.json"):
+        path.write_bytes(how)
+    with pytest.raises(StopError, match=r"damaged.*restore"):
+        find_table(catalog, "trades")

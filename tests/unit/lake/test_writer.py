@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation, Summary
+from pyiceberg.table.update import AddSnapshotUpdate, SetSnapshotRefUpdate
 from sqlalchemy.exc import OperationalError
 
 from k2.errors import ReconcileError, RetryError, StopError
@@ -243,6 +246,41 @@ def test_records_read_again_on_the_operators_wish_are_expected_only_as_far_as_th
     assert not writer.write([value_of(3)], offsets={0: 901}).rereads
 
 
+def test_reading_again_may_be_interrupted_and_goes_on_as_expected(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    values = [value_of(i) for i in range(1, 5)]
+    _writer(catalog, decoder).write(values, offsets={0: 4})
+
+    def again(*, from_first: bool) -> TableWriter:
+        topics = {Source.MAIN: TOPIC_ID}
+        return TableWriter(catalog, "trades", decoder, topics=topics, from_first=from_first)
+
+    again(from_first=True).write(values[:1], offsets={0: 1})
+    assert again(from_first=False).write(values[1:2], offsets={0: 2}).rereads
+    assert again(from_first=True).write(values[:1], offsets={0: 1}).rereads
+    writer = again(from_first=False)
+    assert writer.write(values[1:], offsets={0: 4}).rereads, "as far as it was at first"
+    assert not writer.write(values, offsets={0: 5}).rereads
+    assert not again(from_first=False).write(values, offsets={0: 6}).rereads
+
+
+def test_a_topic_made_anew_is_not_measured_by_the_old_ones_offsets(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    topics = {Source.MAIN: TOPIC_ID}
+    _writer(catalog, decoder).write([value_of(1)], offsets={0: 900})
+    TableWriter(catalog, "trades", decoder, topics=topics, from_first=True).write(
+        [value_of(1)], offsets={0: 1}
+    )
+    anew = {Source.MAIN: "market.crypto.trades.binance@id2"}
+    TableWriter(catalog, "trades", decoder, topics=anew, from_first=True).write(
+        [value_of(2)], offsets={0: 2}
+    )
+    writer = TableWriter(catalog, "trades", decoder, topics=anew)
+    assert not writer.write([value_of(2)], offsets={0: 3}).rereads
+
+
 def test_a_table_never_takes_another_topics_trades_whatever_the_operator_says(
     catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
 ) -> None:
@@ -261,6 +299,95 @@ def test_a_table_another_program_wrote_to_is_refused(
     table.append(decoder.decode([value_of(9)], _writer(catalog, decoder).state.coverage).rows)
     with pytest.raises(StopError, match="not the Kafka offsets"):
         _writer(catalog, decoder)
+
+
+@pytest.mark.parametrize("summary", [Summary(Operation.REPLACE), None])
+def test_a_snapshot_that_counts_no_rows_is_not_an_empty_table(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, summary: Summary | None
+) -> None:
+    _writer(catalog, decoder).write([value_of(1)], offsets={0: 1})
+    table = require_table(catalog, "trades")
+    was = table.current_snapshot()
+    assert was is not None
+    made = was.model_copy(
+        update={
+            "snapshot_id": was.snapshot_id + 1,
+            "sequence_number": (was.sequence_number or 0) + 1,
+            "timestamp_ms": was.timestamp_ms + 1,
+            "summary": summary,
+        }
+    )
+    catalog.commit_table(
+        table,
+        (),
+        (
+            AddSnapshotUpdate(snapshot=made),
+            SetSnapshotRefUpdate.model_validate(
+                {"ref-name": "main", "type": "branch", "snapshot-id": made.snapshot_id}
+            ),
+        ),
+    )
+    with pytest.raises(StopError, match="unknown number of rows"):
+        _writer(catalog, decoder)
+
+
+def test_a_table_dropped_under_its_writer_stops_it(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, broken: Broken
+) -> None:
+    writer = _writer(catalog, decoder)
+    writer.write([value_of(1)], offsets={0: 1})
+    drop = partial(catalog.drop_table, "crypto.trades")
+    for step in (drop, (False, ConnectionResetError("gone"))):
+        broken.then(step)
+        with pytest.raises(StopError, match="was dropped"):
+            writer.write([value_of(2)], offsets={0: 2})
+
+
+def test_a_table_dropped_before_its_snapshots_are_forgotten_stops_its_writer(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf, broken: Broken,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(snapshots_module, "SNAPSHOTS_MAX", 1)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOTS_KEPT", 1)
+    writer = _writer(catalog, decoder)
+    for source_id in (1, 2):
+        writer.write([value_of(source_id)], offsets={0: source_id})
+    broken.then(lambda: None)
+    broken.then(partial(catalog.drop_table, "crypto.trades"))
+    with pytest.raises(StopError, match="was dropped"):
+        writer.write([value_of(3)], offsets={0: 3})
+
+
+def test_a_column_another_program_renamed_is_refused_by_name(
+    catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    _writer(catalog, decoder).write([value_of(1)], offsets={0: 1})
+    with require_table(catalog, "trades").update_schema() as update:
+        update.rename_column("origin", "src")
+    with pytest.raises(StopError, match=r"src.*another program changed"):
+        _writer(catalog, decoder).write([value_of(2)], offsets={0: 2})
+
+
+def test_a_damaged_manifest_stops_the_writer(
+    tmp_path: Path, catalog: Catalog, decoder: TradeDecoder, value_of: ValueOf
+) -> None:
+    writer = _writer(catalog, decoder)
+    writer.write([value_of(1)], offsets={0: 1})
+    for path in (tmp_path / "lake").rglob("snap-*.avro"):
+        path.write_bytes(b"")
+    with pytest.raises(StopError, match="damaged"):
+        writer.write([value_of(2)], offsets={0: 2})
+
+
+def test_the_rows_of_gaps_are_waited_for(
+    tmp_path: Path, catalog: Catalog, gap_value: ValueOf
+) -> None:
+    writer = TableWriter(catalog, "gaps", GapDecoder(), topics={Source.MAIN: "t.gaps@1"})
+    writer.write([gap_value(1, 2)], offsets={0: 1})
+    for path in (tmp_path / "lake").rglob("*.parquet"):
+        path.rename(path.with_suffix(".away"))
+    with pytest.raises(RetryError, match="cannot be read"):
+        writer.rows()
 
 
 def test_snapshots_are_forgotten_once_there_are_many_and_nothing_else_is(
