@@ -104,8 +104,15 @@ def _print_positions(shards: Sequence["ShardShown"], *, as_json: bool) -> None:
                     for symbol, where in sorted(position.symbols.items())
                 ],
             )
+            active = identity.symbols if identity is not None else []
             for symbol, from_id in sorted(position.backfills.items()):
-                _print(f"backfill of {symbol} runs, down to id {from_id}")
+                if symbol in active:
+                    _print(f"backfill of {symbol} runs, down to id {from_id}")
+                else:
+                    _print(
+                        f"backfill of {symbol}, down to id {from_id}, waits: {symbol} is not "
+                        f"recorded now (`k2 symbols add {symbol}`)"
+                    )
         for request in one.record.requests:
             _print(f"backfill of {request.symbol} is asked for, down to id {request.from_id}")
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 import msgspec
 import structlog
 
+from k2.binance.rest import UnknownSymbolError
 from k2.errors import RejectError
 from k2.ingestion.commits import Told
 from k2.ingestion.host import Host
-from k2.ingestion.past import page_from
+from k2.ingestion.open_ids import OpenIds
+from k2.ingestion.past import DELISTED_DELAY_S, page_while_listed, tell_unlisted
 from k2.ingestion.ports import Rest
 from k2.ingestion.repairs import ranges, repair_records
 from k2.ingestion.shard import Shard
@@ -58,6 +60,9 @@ class Backfill:
         self._reject_row = reject_row
         self._busy = busy
         self._host = host
+        self._idle: set[str] = set()
+        self._again_s: dict[str, float] = {}
+        """When a delisted symbol is asked for again."""
 
     async def run(self) -> None:
         """Fill what is wanted, for ever."""
@@ -65,12 +70,41 @@ class Backfill:
             for request in self._shard.log.record.requests:
                 await self._take_up(request)
             backfills = self._shard.told.position.backfills
-            if not backfills:
-                self._shard.news.clear()
+            self._tell_idle(backfills.keys() - self._shard.tapes.keys())
+            for symbol in (due := self._due(backfills)):
+                try:
+                    await self._fill_page(symbol, backfills[symbol])
+                except UnknownSymbolError as exc:
+                    tell_unlisted(symbol, exc)
+                    self._again_s[symbol] = self._host.monotonic_s() + DELISTED_DELAY_S
+            if not due and not self._shard.log.record.requests:
+                await self._news(within_s=DELISTED_DELAY_S)
+
+    def _due(self, symbols: Iterable[str]) -> list[str]:
+        """Return those whose past can be asked for: one that left, or is delisted, waits."""
+        now_s = self._host.monotonic_s()
+        return [
+            symbol
+            for symbol in symbols
+            if symbol in self._shard.tapes and self._again_s.get(symbol, now_s) <= now_s
+        ]
+
+    def _tell_idle(self, idle: set[str]) -> None:
+        for symbol in sorted(idle - self._idle):
+            _log.warning(
+                "backfill_waits",
+                symbol=symbol,
+                why=f"the symbol is not recorded now: `k2 symbols add {symbol}`",
+            )
+        self._idle = idle
+
+    async def _news(self, *, within_s: float) -> None:
+        self._shard.news.clear()
+        try:
+            async with asyncio.timeout(within_s):
                 await self._shard.news.wait()
-                continue
-            for symbol, wanted in backfills.items():
-                await self._fill_page(symbol, wanted)
+        except TimeoutError:
+            return
 
     async def _take_up(self, request: BackfillRequest) -> None:
         shard = self._shard
@@ -138,8 +172,8 @@ class Backfill:
 
         Ids before it never existed: nothing is missing there, so nothing is declared.
         """
-        rows = await page_from(self._rest, symbol, from_id=0, host=self._host)
-        return min(rows[0].source_id, below_id) if rows else below_id
+        rows = await self._rows(symbol, 0, below_id=below_id)
+        return rows[0].source_id if rows else below_id
 
     async def _end_at(self, symbol: str, begins_at: int, first_id: int) -> None:
         """Want no more than what the exchange has."""
@@ -155,8 +189,10 @@ class Backfill:
         await self._shard.do(lambda: (), change)
 
     async def _rows(self, symbol: str, from_id: int, *, below_id: int) -> list[Trade | BadRow]:
-        rows = await page_from(self._rest, symbol, from_id=from_id, host=self._host)
-        return [row for row in rows if row.source_id < below_id]
+        """Return what REST has of these ids: ascending, each once, whatever else it sends."""
+        rows = await page_while_listed(self._rest, symbol, from_id=from_id, host=self._host)
+        found = {row.source_id: row for row in rows if from_id <= row.source_id < below_id}
+        return [found[source_id] for source_id in sorted(found)]
 
     async def _write(
         self, symbol: str, rows: list[Trade | BadRow], page: IdRange, first_id: int
@@ -168,11 +204,9 @@ class Backfill:
         now_us = self._host.wall_ns() // 1000
         topic = shard.settings.names.gaps
         # Ids declared before the first trade was written lie below it: they are here now.
+        open_ids, open_gaps = OpenIds(), shard.told.position.open_gaps
         repaired = [
-            trade.source_id
-            for trade in trades
-            for gap in shard.told.position.open_gaps
-            if gap.symbol == symbol and trade.source_id in gap.ids
+            trade.source_id for trade in trades if open_ids.has(open_gaps, symbol, trade.source_id)
         ]
 
         def records() -> Iterable[Record]:

@@ -12,6 +12,7 @@ from enum import Enum
 
 import msgspec
 
+from k2.binance.rest import UnknownSymbolError
 from k2.errors import RejectError, RetryError
 from k2.ingestion.positions_look import find_room
 from k2.ingestion.venue import rest_of
@@ -98,7 +99,8 @@ def order_backfill(
     Where the exchange has nothing as early as that, the tape is to begin at its first id.
 
     Raises:
-        RejectError: If there is no tape of the symbol, or it ends before that id.
+        RejectError: If there is no tape of the symbol, or it ends before that id; if the symbol is
+            not recorded now, or not listed any more.
         RetryError: If Kafka cannot be reached: nothing was asked for.
         ReconcileError: If nobody knows whether the wish was written; asking again does no harm.
     """
@@ -116,6 +118,11 @@ def order_backfill(
             f"{room.names.trades} has no tape of {symbol} that could begin earlier, it has "
             f"{' '.join(tapes) or 'none at all'}: record the symbol first (`k2 symbols add "
             f"{symbol}` beside a running `k2 up` or `k2 stream`)"
+        )
+    if record.identity is not None and symbol not in record.identity.symbols:
+        raise RejectError(
+            f"{symbol} is not recorded now, so nobody fetches its past: record it again first "
+            f"(`k2 symbols add {symbol}` beside a running `k2 up` or `k2 stream`)"
         )
     began_at, next_id = _first_id(record, symbol), record.position.symbols[symbol].next_id
     if from_id >= next_id > 0:
@@ -194,12 +201,19 @@ def _exchange_first_id(settings: Settings, record: ShardRecord, symbol: str) -> 
     """Return the first id the exchange has of a symbol; None when it does not say.
 
     The writer, which knows the same, decides; this is for telling the operator at once.
+
+    Raises:
+        RejectError: If the exchange does not list the symbol.
     """
     identity = record.identity
     if identity is None or identity.environment != settings.environment:
         return None
     try:
         return asyncio.run(_first_at(settings, StreamKind(identity.stream_kind), symbol))
+    except UnknownSymbolError as exc:
+        raise RejectError(
+            f"the exchange lists {symbol} no more: nobody has its past to give ({exc})"
+        ) from exc
     except (RetryError, TimeoutError):
         return None
 

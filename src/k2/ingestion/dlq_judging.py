@@ -1,6 +1,6 @@
 """PURE: what a dead letter is today, by today's decoder and by where its tape stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Outcome(Enum):
     """Its id is on the tape: nothing to do."""
     STILL_BAD = "still bad"
     REPAIRABLE = "repairable"
-    """Its id is missing, and the letter can be read now."""
+    """Its id is missing, and the letter can be read now; where there is a reason, it waits."""
     ASKED = "asked"
     """The writer was asked to bring it, and has not answered yet."""
     REPAIRED = "repaired"
@@ -51,6 +51,8 @@ class Tapes(NamedTuple):
     trades_topic: str
     kind: StreamKind
     symbols: Mapping[str, SymbolTape]
+    active: Collection[str]
+    """Symbols that are recorded now; one that left keeps its tape."""
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,7 +66,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: Outcome
     reason: str = ""
     trade: Trade | None = None
-    """As the letter reads today; only where it is repairable."""
+    """As the letter reads today; only where it is repairable, and its symbol recorded."""
 
 
 def judge(letter: Letter, tapes: Tapes) -> Verdict:
@@ -83,15 +85,20 @@ def judge(letter: Letter, tapes: Tapes) -> Verdict:
         return _verdict(letter, symbol, source_id, Outcome.STILL_BAD, read)
     outcome, reason = _place(read.symbol, read.source_id, tapes)
     verdict = _verdict(letter, read.symbol, read.source_id, outcome, reason)
-    if outcome is Outcome.REPAIRABLE:
+    if outcome is Outcome.REPAIRABLE and read.symbol in tapes.active:
         return msgspec.structs.replace(verdict, trade=read)
     return verdict
+
+
+def not_recorded(symbol: str) -> str:
+    """Say why nothing is fetched of a symbol that left, and what changes that."""
+    return f"{symbol} is not recorded now: `k2 symbols add {symbol}` first"
 
 
 def _place(symbol: str | None, source_id: int | None, tapes: Tapes) -> tuple[Outcome, str]:
     """Say where an id is to its tape, and why nothing is to be done where that is not clear."""
     tape = tapes.symbols.get(symbol) if symbol is not None else None
-    if tape is None or source_id is None:
+    if symbol is None or tape is None or source_id is None:
         return Outcome.OUTSIDE, f"no tape of {symbol} here"
     if source_id < tape.first_id:
         return Outcome.OUTSIDE, f"below the tape's first id {tape.first_id}: see `k2 backfill`"
@@ -99,7 +106,7 @@ def _place(symbol: str | None, source_id: int | None, tapes: Tapes) -> tuple[Out
         last_id = tape.next_id - 1
         return Outcome.OUTSIDE, f"beyond the tape's last id {last_id}: healing brings what exists"
     if any(source_id in ids for ids in tape.missing):
-        return Outcome.REPAIRABLE, ""
+        return Outcome.REPAIRABLE, "" if symbol in tapes.active else not_recorded(symbol)
     return Outcome.RECORDED, ""
 
 

@@ -14,10 +14,12 @@ import time
 import uuid
 from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
 from k2.errors import RetryError
+from k2.ingestion.admission import recorded_symbols
 from k2.ingestion.dlq_judging import Outcome, SymbolTape, Tapes, Verdict, judge
 from k2.ingestion.dlq_replays import declared_ranges, repaired_ranges
 from k2.ingestion.positions_look import Room, find_room
@@ -28,12 +30,16 @@ from k2.kafka.partitioning import shard_of
 from k2.kafka.position import ShardRecord
 from k2.kafka.replay_request import TRADES_MAX, ReplayRequest, encode_replay, replay_key
 from k2.kafka.request_writer import write_request
+from k2.kafka.shard_reader import EndAsker
 from k2.kafka.tape_reader import TapeReader
 from k2.market import StreamKind, Trade
 from k2.settings import Settings
 
 ANSWERED_WITHIN_S = 30.0
 LOOK_EVERY_S = 0.25
+
+_Key = tuple[str, int]
+"""Symbol and id."""
 
 
 def judge_letters(settings: Settings, letters: Iterable[Letter]) -> list[Verdict]:
@@ -80,17 +86,23 @@ def replay(
         for request in room.record(shard).replays
         for trade in request.trades
     }
+    written = dict.fromkeys(shards.values(), -1)
     for request in requests_for(trade for key, trade in trades.items() if key not in pending):
-        write_request(
+        shard = shards[request.symbol]
+        written[shard] = write_request(
             room.kafka,
             positions_topic=room.names.positions,
-            shard=shards[request.symbol],
+            shard=shard,
             key=replay_key(request.request_id),
             value=encode_replay(request),
             clients=clients,
         )
-    asked = _until_answered(room, set(shards.values()), set(trades), answered_within_s)
-    repaired = {shard: repaired_ranges(_gap_records(room, shard)) for shard in set(shards.values())}
+    wishes = [
+        _Wishes(shard, {key for key in trades if shards[key[0]] == shard}, offset)
+        for shard, offset in written.items()
+    ]
+    asked = _until_answered(room, wishes, answered_within_s, clients=clients)
+    repaired = {shard: repaired_ranges(_gap_records(room, shard)) for shard in written}
 
     def fate(one: Verdict) -> Verdict:
         if one.trade is None:
@@ -127,21 +139,40 @@ def requests_for(trades: Iterable[Trade]) -> list[ReplayRequest]:
     return found
 
 
+class _Wishes(NamedTuple):
+    """What was asked of one shard's writer."""
+
+    shard: int
+    keys: set[_Key]
+    offset: int
+    """Of the last wish written, -1 for none: committed readers may not get as far yet."""
+
+    def left(self, room: Room, ends: EndAsker) -> set[_Key]:
+        """Return what is still asked for."""
+        # A transaction that was open hides what was written after it.
+        if ends.last_stable_offset(room.names.positions, self.shard) <= self.offset:
+            return self.keys
+        return self.keys & {
+            (request.symbol, trade.source_id)
+            for request in room.record(self.shard).replays
+            for trade in request.trades
+        }
+
+
 def _until_answered(
-    room: Room, shards: Iterable[int], keys: set[tuple[str, int]], within_s: float
-) -> set[tuple[str, int]]:
+    room: Room, wishes: Iterable[_Wishes], within_s: float, *, clients: Clients
+) -> set[_Key]:
     """Wait until the writers have answered; return what is still asked for."""
     deadline_s = time.monotonic() + within_s
-    while True:
-        asked = {
-            (request.symbol, trade.source_id)
-            for shard in shards
-            for request in room.record(shard).replays
-            for trade in request.trades
-        } & keys
-        if not asked or time.monotonic() >= deadline_s:
-            return asked
-        time.sleep(LOOK_EVERY_S)
+    ends = EndAsker(room.kafka, clients=clients)
+    try:
+        while True:
+            asked = {key for one in wishes for key in one.left(room, ends)}
+            if not asked or time.monotonic() >= deadline_s:
+                return asked
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        ends.close()
 
 
 def _tapes(room: Room) -> Tapes:
@@ -152,7 +183,7 @@ def _tapes(room: Room) -> Tapes:
     symbols: dict[str, SymbolTape] = {}
     for shard, record in enumerate(records):  # the gaps after the position that they belong to
         symbols |= _symbol_tapes(record, room, shard)
-    return Tapes(room.names.trades, StreamKind(kinds.pop()), symbols)
+    return Tapes(room.names.trades, StreamKind(kinds.pop()), symbols, recorded_symbols(records))
 
 
 def _symbol_tapes(record: ShardRecord, room: Room, shard: int) -> dict[str, SymbolTape]:

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import structlog
 
+from k2.binance.rest import UnknownSymbolError
 from k2.errors import RetryError
 from k2.ingestion.commits import Told
+from k2.ingestion.dlq_judging import not_recorded
 from k2.ingestion.host import Host
+from k2.ingestion.open_ids import OpenIds
 from k2.ingestion.ports import Rest
 from k2.ingestion.repairs import Repairs, ranges
 from k2.ingestion.shard import Shard
@@ -41,15 +44,27 @@ class Replays:
         self._rest = rest
         self._repairs = repairs
         self._host = host
+        self._idle: set[str] = set()
+        self._open_ids = OpenIds()
 
     async def run(self) -> None:
         """Take up what is asked for, for ever."""
         while True:
-            for request in self._shard.log.record.replays:
+            ready = self._ready()
+            for request in ready:
                 await self._take_up(request)
-            if not self._shard.log.record.replays:
+            if not ready:
                 self._shard.news.clear()
                 await self._shard.news.wait()
+
+    def _ready(self) -> list[ReplayRequest]:
+        """Return what can be taken up now; the wish of a symbol that left waits for its return."""
+        replays = self._shard.log.record.replays
+        idle = {request.symbol for request in replays} - self._shard.tapes.keys()
+        for symbol in sorted(idle - self._idle):
+            _log.warning("replay_waits", symbol=symbol, reason=not_recorded(symbol))
+        self._idle = idle
+        return [request for request in replays if request.symbol not in idle]
 
     async def _take_up(self, request: ReplayRequest) -> None:
         await self._look_again(request)
@@ -117,13 +132,16 @@ class Replays:
         while left:
             try:
                 rows = await self._rest.rows_from(symbol, from_id=left[0])
+            except UnknownSymbolError as exc:  # delisted since: REST lacks it all
+                _log.info("replay_without_rest", symbol=symbol, reason=str(exc))
+                return found
             except RetryError as exc:
                 _log.info("replay_waits", symbol=symbol, reason=str(exc))
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
             page = {row.source_id: row for row in rows}
             found |= {source_id: page[source_id] for source_id in left if source_id in page}
-            asked_to = max(page, default=left[0])
+            asked_to = max(left[0], *page)
             left = [source_id for source_id in left if source_id > asked_to]
         return found
 
@@ -140,10 +158,8 @@ class Replays:
             await self._shard.news.wait()
 
     def _is_open(self, symbol: str, trade: Trade) -> bool:
-        return any(
-            gap.symbol == symbol and trade.source_id in gap.ids
-            for gap in self._shard.told.position.open_gaps
-        )
+        open_gaps = self._shard.told.position.open_gaps
+        return self._open_ids.has(open_gaps, symbol, trade.source_id)
 
 
 def still_declared(

@@ -79,8 +79,9 @@ def gap_lines(
 
     Args:
         declared: Gap records, of which the declarations count.
-        repairs: Gap records, of which the repairs count.
-        open_gaps: What the position says is still looked for.
+        repairs: Gap records, of which the repairs count; read last.
+        open_gaps: What the position says is still looked for. A position that was rebuilt from the
+            lake names gaps of which no record is left.
     """
     lines = []
     for gap in declared:
@@ -99,7 +100,29 @@ def gap_lines(
         closed = without(rest, looked_for)
         lines += [_line(gap, ids, GapState.OPEN, None) for ids in without(rest, closed)]
         lines += [_line(gap, ids, GapState.CLOSED, None) for ids in closed]
-    return lines
+    return lines + _without_record(open_gaps, [*declared, *repairs])
+
+
+def _without_record(open_gaps: Sequence[OpenGap], records: Sequence[GapRecord]) -> list[GapLine]:
+    """Return what is looked for though no record declares it: the lake knew, Kafka was lost."""
+    told: dict[str, list[IdRange]] = {}
+    for record in sorted(records, key=lambda one: one.ids):
+        told.setdefault(record.symbol, []).append(record.ids)
+    return [
+        GapLine(
+            symbol=gap.symbol,
+            first_id=ids.first_id,
+            last_id=ids.last_id,
+            ids=len(ids),
+            gap_class=GapClass.MISSING,
+            reason="its record went with the Kafka that was lost",
+            declared_ts_us=gap.declared_ts_us,
+            state=GapState.OPEN,
+            repaired_ts_us=None,
+        )
+        for gap in open_gaps
+        for ids in without([gap.ids], told.get(gap.symbol, []))
+    ]
 
 
 def _line(gap: GapRecord, ids: IdRange, state: GapState, repaired_ts_us: int | None) -> GapLine:

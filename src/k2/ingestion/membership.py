@@ -22,6 +22,12 @@ DEAF_AWAY_S = 30.0
 HAND_OVER_DEADLINE_S = 3.0
 RETRY_DELAY_S = 0.5
 
+_ODD_LEASE = (
+    "the .lease topic has more partitions than the tape has shards; what is recorded goes on, but "
+    "no start will be admitted. Stop every `k2 stream`, delete that topic (it holds no record) and "
+    "start again; more shards are another KAFKA_TOPIC_PREFIX"
+)
+
 _log = structlog.get_logger()
 
 
@@ -138,10 +144,12 @@ class Membership:
             return
         if lease is not self._lease:
             return
-        for shard in change.given_up | change.lost:
+        if unknown := change.gained - self._terms.keys():
+            _log.error("lease_shard_unknown", shards=sorted(unknown), what=_ODD_LEASE)
+        for shard in (change.given_up | change.lost) & self._terms.keys():
             _log.info("lease_ended", shard=shard, lost=shard in change.lost)
             self._terms[shard].end()
-        for shard in change.gained:
+        for shard in change.gained - unknown:
             _log.info("lease_granted", shard=shard)
             self._terms[shard].grant()
 

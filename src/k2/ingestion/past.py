@@ -32,22 +32,42 @@ async def page_from(
 
     ``unlisted`` is told that the exchange does not list the symbol: the wait may be a long one.
     """
+    while True:
+        try:
+            return await page_while_listed(rest, symbol, from_id=from_id, host=host)
+        except UnknownSymbolError as exc:
+            unlisted()
+            tell_unlisted(symbol, exc)
+            await asyncio.sleep(DELISTED_DELAY_S)
 
-    async def ask() -> list[Trade | BadRow]:
-        while True:
-            try:
-                return await rest.rows_from(symbol, from_id=from_id)
-            except UnknownSymbolError as exc:
-                unlisted()
-                _log.warning(
-                    "symbol_unlisted", symbol=symbol, reason=str(exc), again_in_s=DELISTED_DELAY_S
-                )
-                await asyncio.sleep(DELISTED_DELAY_S)
 
-    return await until_it_works(
+async def page_while_listed(
+    rest: Rest, symbol: str, *, from_id: int, host: Host
+) -> list[Trade | BadRow]:
+    """Return rows with ids from ``from_id`` on, ascending, for whoever has other symbols too.
+
+    Raises:
+        UnknownSymbolError: If the exchange does not list the symbol, perhaps not for long.
+    """
+
+    async def ask() -> list[Trade | BadRow] | UnknownSymbolError:
+        try:
+            return await rest.rows_from(symbol, from_id=from_id)
+        except UnknownSymbolError as exc:
+            return exc  # an answer: REST is there
+
+    answer = await until_it_works(
         f"the past of {symbol}",
         ask,
         draw=host.draw,
         delay_min_s=FAILED_DELAY_S,
         delay_max_s=FAILED_DELAY_MAX_S,
     )
+    if isinstance(answer, UnknownSymbolError):
+        raise answer
+    return answer
+
+
+def tell_unlisted(symbol: str, problem: UnknownSymbolError) -> None:
+    """Say that a symbol is asked for again only after ``DELISTED_DELAY_S``."""
+    _log.warning("symbol_unlisted", symbol=symbol, reason=str(problem), again_in_s=DELISTED_DELAY_S)

@@ -4,7 +4,7 @@ Rebuilding fences a running writer of the shard: stop every ``k2 stream`` first.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import structlog
@@ -14,6 +14,7 @@ from k2.ingestion.admission import Prepared, identity_of, of_shard
 from k2.ingestion.lake_look import lake_holds
 from k2.ingestion.positions_look import Room, ShardShown, find_room
 from k2.ingestion.rebuilt_position import position_from
+from k2.ingestion.symbols_file import wanted_symbols
 from k2.kafka.admin import KafkaAdmin
 from k2.kafka.encoding import SCHEMA_TEXT, parse_schema
 from k2.kafka.lease import FALLBACK_SESSION_TIMEOUT_S, group_id, other_members
@@ -32,6 +33,7 @@ from k2.kafka.positions import read_shard, read_tail
 from k2.kafka.tape_reader import Held, TapeReader
 from k2.kafka.topics import TopicNames, create_topics
 from k2.kafka.transaction import Record, ShardProducer
+from k2.market.wanted import could_be_listed
 from k2.settings import Settings
 from k2.tape.coverage import Coverage
 
@@ -69,14 +71,16 @@ def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
         repairs = reader.trades(room.names.repairs).ids if present else Coverage()
         gaps = reader.gap_records(room.names.gaps)
         known = dict(old.position.symbols) if old.position is not None else {}
-        recorded = old.identity.symbols if old.identity is not None else []
-        mine = of_shard(
-            {*settings.symbols, *recorded, *(gap.symbol for gap in gaps)},
+        taped = of_shard(
+            {*known, *tape.ids.symbols(), *(gap.symbol for gap in gaps)},
             shard,
             partitions=room.partitions,
         )
+        active = of_shard(_active(settings, old, taped=taped), shard, partitions=room.partitions)
         if first_offset(room.kafka, room.names.trades, shard) > 0:
-            known = _with_lake(settings, known, wanted=mine, tape=tape.ids)
+            # A position that can be read names every tape there is.
+            wanted = taped | active if old.position is None else taped
+            known = _with_lake(settings, known, wanted=wanted, tape=tape.ids)
         position = position_from(
             tape.ids,
             repairs=repairs,
@@ -87,7 +91,7 @@ def rebuild_from_topic(settings: Settings) -> list[ShardShown]:
         )
         accepted_to = end_offset(room.kafka, room.names.trades, shard)
         position = msgspec.structs.replace(position, accepted_to=accepted_to)
-        rebuilt.append(_write(settings, room, producer, position, recorded))
+        rebuilt.append(_write(settings, room, producer, position, active))
     return rebuilt
 
 
@@ -133,7 +137,8 @@ def rebuild_from_lake(settings: Settings) -> list[ShardShown]:
             backfills=old.position.backfills if old.position is not None else {},
             last_ts_us=tape.last_ts_us,
         )
-        rebuilt.append(_write(settings, room, producer, position, ()))
+        active = _active(settings, old, taped=mine)
+        rebuilt.append(_write(settings, room, producer, position, active))
     return rebuilt
 
 
@@ -189,6 +194,19 @@ def _read_old(room: Room, shard: int) -> ShardRecord:
         return NOTHING_RECORDED
 
 
+def _active(settings: Settings, old: ShardRecord, *, taped: Iterable[str]) -> set[str]:
+    """Return what is to be recorded: what was, whatever the settings name by now.
+
+    Where no identity says it any more, it is what is wanted, and every symbol with a tape that is
+    not wanted to leave.
+    """
+    if old.identity is not None:
+        # An earlier version's rebuild could name what no symbol is called (`ALL:USDT`).
+        return {name for name in old.identity.symbols if could_be_listed(name)}
+    wanted = wanted_symbols(settings)
+    return {*wanted.names, *taped} - wanted.leaving
+
+
 def _with_lake(
     settings: Settings,
     known: dict[str, SymbolPosition],
@@ -219,8 +237,9 @@ def _with_lake(
     if absent := sorted(wanted - traded - known.keys() - in_lake.keys()):
         raise StopError(
             f"{', '.join(absent)}: no trade is left in the topic, whose first records retention "
-            "removed, and the lake has none. Leave the symbol out (--symbols) to start its tape "
-            "anew later, or name the lake with --lake"
+            "removed, and the lake has none. Name the lake that has it with --lake; leave what was "
+            "never recorded out of BINANCE_SYMBOLS or K2_SYMBOLS_FILE for now; where the tape is "
+            "lost, start another: KAFKA_TOPIC_PREFIX"
         )
     added = {}
     for symbol in wanted | traded:
@@ -251,16 +270,12 @@ def _write(
     room: Room,
     producer: ShardProducer,
     position: ShardPosition,
-    recorded: Sequence[str],
+    active: Iterable[str],
 ) -> ShardShown:
-    symbols = of_shard(
-        {*settings.symbols, *position.symbols, *recorded},
-        producer.shard,
-        partitions=room.partitions,
-    )
     nothing_encoded = -1
     prepared = Prepared(room.names, room.facts, nothing_encoded)
-    identity = identity_of(settings, prepared, symbols)
+    mine = of_shard(active, producer.shard, partitions=room.partitions)
+    identity = identity_of(settings, prepared, mine)
     producer.commit(
         [
             Record(room.names.positions, IDENTITY_KEY, encode_identity(identity)),

@@ -9,6 +9,7 @@ import structlog
 from k2.errors import RetryError
 from k2.ingestion.commits import Told
 from k2.ingestion.host import Host
+from k2.ingestion.open_ids import OpenIds
 from k2.ingestion.ports import Rest
 from k2.ingestion.shard import Shard
 from k2.kafka.gap_records import encode_repaired
@@ -39,6 +40,7 @@ class Repairs:
         self._reject_row = reject_row
         self._host = host
         self._looked_s: dict[tuple[str, int], float] = {}
+        self._open_ids = OpenIds()
 
     async def run(self) -> None:
         """Look for ever."""
@@ -49,13 +51,17 @@ class Repairs:
             kept = {(gap.symbol, gap.ids.first_id) for gap in gaps}
             self._looked_s = {key: at_s for key, at_s in self._looked_s.items() if key in kept}
             for gap in gaps:
-                if self._due(gap, now_s):
+                # One that left is looked for again once it is recorded again.
+                if gap.symbol in self._shard.tapes and self._due(gap, now_s):
                     await self._look(gap)
 
     def late(self, trade: Trade) -> None:
         """Take a trade a leg brought after its id was declared missing."""
-        if _is_missing(trade, self._shard.told):
+        if self._is_missing(trade, self._shard.told):
             self.write(trade.symbol, [trade], [])
+
+    def _is_missing(self, trade: Trade, told: Told) -> bool:
+        return self._open_ids.has(told.position.open_gaps, trade.symbol, trade.source_id)
 
     def _due(self, gap: OpenGap, now_s: float) -> bool:
         age_s = now_s - gap.declared_ts_us / 1e6
@@ -99,7 +105,7 @@ class Repairs:
                 )
 
         def change(told: Told) -> Told | None:
-            late[:] = [trade for trade in trades if _is_missing(trade, told)]
+            late[:] = [trade for trade in trades if self._is_missing(trade, told)]
             closed = [*(trade.source_id for trade in late), *given_up]
             after = position_after_repair(told.position, symbol, closed)
             if after == told.position:
@@ -115,12 +121,6 @@ class Repairs:
         done = self._shard.do(records, change)
         done.add_done_callback(settled)
         return done
-
-
-def _is_missing(trade: Trade, told: Told) -> bool:
-    return any(
-        gap.symbol == trade.symbol and trade.source_id in gap.ids for gap in told.position.open_gaps
-    )
 
 
 def repair_records(shard: Shard, trades: Sequence[Trade]) -> Iterable[Record]:

@@ -77,13 +77,21 @@ class TradeEncoder:
             self._fields.append((of_symbol.get(name), of_trade.get(name), encode))
 
     def encode(self, placed: Placed) -> bytes:
-        """Return the record value of one trade."""
+        """Return the record value of one trade.
+
+        Raises:
+            StopError: If nobody said what its symbol is made of: only what is carried is written.
+        """
         plan = self._plans.get(placed.trade.symbol) or self._plan(placed.trade.symbol)
         return b"".join([part if part.__class__ is bytes else part(placed) for part in plan])  # type: ignore[operator]
 
     def _plan(self, name: str) -> list[bytes | Callable[[Placed], bytes]]:
         """Return a symbol's record: bytes that are always the same, and what encodes the rest."""
-        symbol = self._symbols[name]
+        if (symbol := self._symbols.get(name)) is None:
+            raise StopError(
+                f"{name} is not recorded by this process, and a trade of it was to be written: "
+                f"record it again (`k2 symbols add {name}`), and report this"
+            )
         plan: list[bytes | Callable[[Placed], bytes]] = [self._header]
         for of_symbol, of_trade, encode in self._fields:
             if of_symbol is None:

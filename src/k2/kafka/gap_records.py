@@ -57,7 +57,7 @@ def decode_gap(value: bytes | None) -> GapRecord:
     try:
         found = _decode(value or b"")
         ids = IdRange(found.first_id, found.last_id)
-    except (msgspec.MsgspecError, ValueError) as exc:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise RejectError(f"not a gap record: {exc}", error_type="serialize") from exc
     return GapRecord(
         event=found.event or GapEvent.DECLARED,

@@ -45,11 +45,15 @@ class LetterTopic:
 
     def send(self, letter: bytes, *, symbol: str | None) -> None:
         """Hand a letter over; what becomes of it is counted."""
+        key = None if symbol is None else symbol.encode("utf-8", errors="replace")
         try:
-            if self._producer is None:
-                self._producer = self._make(self._kafka.client(self._settings))
-            key = None if symbol is None else symbol.encode("utf-8", errors="replace")
-            self._producer.produce(self._topic, value=letter, key=key, on_delivery=self._told)
+            try:
+                self._produce(letter, key)
+            except KafkaException as exc:
+                if exc.args[0].code() != KafkaError._FATAL:  # noqa: SLF001 - the library's name
+                    raise
+                self._replace(exc.args[0].str())
+                self._produce(letter, key)
         except KafkaException as exc:
             self._failed(exc.args[0].str())
         except BufferError:
@@ -70,10 +74,23 @@ class LetterTopic:
         if self._producer is None:
             return
         self._producer.flush(timeout_s)
+        self._let_go("Kafka was not there at the end")
+
+    def _produce(self, letter: bytes, key: bytes | None) -> None:
+        if self._producer is None:
+            self._producer = self._make(self._kafka.client(self._settings))
+        self._producer.produce(self._topic, value=letter, key=key, on_delivery=self._told)
+
+    def _replace(self, why: str) -> None:
+        """Have a new producer made: after a fatal error the library's sends nothing, for ever."""
+        self.look()
+        self._let_go(why)
+
+    def _let_go(self, why: str) -> None:
         left, self._producer = len(self._producer), None
         if left:
             self.not_sent += left
-            self.problem = "Kafka was not there at the end"
+            self.problem = why
 
     def _told(self, problem: KafkaError | None, _message: Any) -> None:
         if problem is None:

@@ -13,7 +13,13 @@ from typing import Annotated
 import msgspec
 
 from k2.errors import RejectError
-from k2.kafka.replay_request import REPLAY_PREFIX, ReplayRequest, decode_replay, replay_key
+from k2.kafka.replay_request import (
+    NOT_DECODABLE,
+    REPLAY_PREFIX,
+    ReplayRequest,
+    decode_replay,
+    replay_key,
+)
 from k2.market import Gap, GapClass, IdRange
 from k2.tape.arbiter import Placed
 
@@ -183,7 +189,7 @@ def decode_position(value: bytes | None) -> ShardPosition:
     """
     try:
         return _decode_position(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except NOT_DECODABLE as exc:
         raise RejectError(f"not a position: {exc}", error_type="serialize") from exc
 
 
@@ -195,7 +201,7 @@ def decode_identity(value: bytes | None) -> Identity:
     """
     try:
         return _decode_identity(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except NOT_DECODABLE as exc:
         raise RejectError(f"not an identity: {exc}", error_type="serialize") from exc
 
 
@@ -207,7 +213,7 @@ def decode_request(value: bytes | None) -> BackfillRequest:
     """
     try:
         return _decode_request(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except NOT_DECODABLE as exc:
         raise RejectError(f"not a request: {exc}", error_type="serialize") from exc
 
 

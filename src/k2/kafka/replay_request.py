@@ -11,6 +11,9 @@ REPLAY_PREFIX = b"replay:"
 TRADES_MAX = 100
 """Trades in one request: some 40 KB, and at most so many gaps looked for beside the others."""
 
+NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises at bytes that are no such record; the last one at brackets without end."""
+
 
 class ReplayRequest(msgspec.Struct, frozen=True):
     """Trades of one symbol whose ids were declared, as their dead letters read today.
@@ -47,7 +50,7 @@ def decode_replay(value: bytes) -> ReplayRequest:
     """
     try:
         request = _decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except NOT_DECODABLE as exc:
         raise RejectError(f"not a replay request: {exc}", error_type="serialize") from exc
     ids = [trade.source_id for trade in request.trades]
     if ids != sorted(set(ids)) or any(t.symbol != request.symbol for t in request.trades):

@@ -62,7 +62,9 @@ def test_positions_show_ends_gaps_backfills_and_requests(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     position = ShardPosition(
-        {X: SymbolPosition(901, 900, 500)}, (OpenGap(X, IdRange(600, 604), TS_US),), {X: 100}
+        {X: SymbolPosition(901, 900, 500)},
+        (OpenGap(X, IdRange(600, 604), TS_US),),
+        {X: 100, "ADAUSDT": 5},
     )
     identity = Identity("BINANCE", "production", "aggTrade", {}, 2, [X])
     requests = (BackfillRequest("ETHUSDT", 7, "r1"),)
@@ -75,6 +77,7 @@ def test_positions_show_ends_gaps_backfills_and_requests(
     out = capsys.readouterr().out
     assert all(word in out for word in ("first id", "500", "900", "901", "open gaps"))
     assert "backfill of BTCUSDT runs, down to id 100" in out
+    assert "backfill of ADAUSDT, down to id 5, waits: ADAUSDT is not recorded now" in out
     assert "backfill of ETHUSDT is asked for, down to id 7" in out
     assert "shard 1: nothing recorded yet" in out
     positions_show(output=JSON)

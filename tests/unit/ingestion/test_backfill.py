@@ -1,14 +1,16 @@
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from k2.ingestion.backfill import ASK_AGAIN_AFTER_S, Backfill
+from k2.ingestion.past import DELISTED_DELAY_S
 from k2.kafka.gap_records import GapEvent, decode_gap
 from k2.kafka.position import BackfillRequest, OpenGap, SymbolPosition, request_key
-from k2.market import BadRow, GapClass, IdRange
+from k2.market import BadRow, GapClass, IdRange, Trade
 from unit.ingestion.shard_world import (
     NAMES,
     FakeRest,
@@ -18,6 +20,7 @@ from unit.ingestion.shard_world import (
     virtual_host,
     virtually,
 )
+from unit.trades import trade
 
 
 class Scene:
@@ -394,5 +397,142 @@ def test_a_tape_whose_beginning_is_not_recorded_is_not_filled_and_nothing_is_wri
         scene.begin_at(SymbolPosition(10_000, 9_999, None))
         await scene.fill(4_000)
         assert (scene.rest.asked, scene.world.stands_at) == ([], (10_000, 9_999, None))
+
+    virtually(tell())
+
+
+LEFT = "ETHUSDT"
+"""A symbol with a tape that left the active set: nobody carries it."""
+
+
+def with_tape(scene: Scene, symbol: str, *, backfill: int | None = None) -> None:
+    """Give the log the tape of one more symbol, from 5,000 to 10,000."""
+    position = scene.world.log.committed.position
+    assert position is not None
+    symbols = {**position.symbols, symbol: SymbolPosition(10_000, 9_999, 5_000)}
+    backfills = {} if backfill is None else {symbol: backfill}
+    scene.world.log.say(msgspec.structs.replace(position, symbols=symbols, backfills=backfills))
+
+
+def first_id_of(scene: Scene, symbol: str) -> int | None:
+    return scene.shard.told.position.symbols[symbol].first_id
+
+
+def test_a_backfill_of_a_symbol_that_left_waits_for_its_return_and_no_other_for_it() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        with_tape(scene, LEFT, backfill=4_990)
+        scene.ask(4_990)
+
+        async def story() -> None:
+            await until(lambda: scene.first_id == 4_990)
+            for name in ("2", "3"):
+                scene.ask(4_000, symbol=LEFT, name=name)
+                await until(lambda: not scene.world.log.committed.requests)
+            await asyncio.sleep(3600)
+            assert first_id_of(scene, LEFT) == 5_000
+            assert scene.rest.asked == [4_990]
+            assert scene.shard.told.position.backfills == {LEFT: 4_000}
+            scene.shard.carry(LEFT)
+            scene.shard.followed()  # the writer records who joined
+            await until(lambda: first_id_of(scene, LEFT) == 4_000)
+
+        with capture_logs() as logs:
+            await scene.play(story())
+        assert [log["symbol"] for log in logs if log["event"] == "backfill_waits"] == [LEFT]
+
+    virtually(tell())
+
+
+def test_a_symbol_that_leaves_while_its_past_is_filled_keeps_what_is_left_to_do() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        scene.ask(1_000)
+
+        async def story() -> None:
+            await until(lambda: len(scene.pages) == 1)
+            scene.shard.drop("BTCUSDT")
+            await asyncio.sleep(60)
+            asked = len(scene.rest.asked)
+            await asyncio.sleep(3600)
+            assert len(scene.rest.asked) == asked < 4
+            assert scene.shard.told.position.backfills == {"BTCUSDT": 1_000}
+
+        await scene.play(story())
+
+    virtually(tell())
+
+
+def test_a_delisted_symbol_is_asked_for_now_and_then_and_no_other_waits_for_it() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        with_tape(scene, "ETHUSDT")
+        scene.shard.carry("ETHUSDT")
+        scene.rest.unlisted = {"BTCUSDT"}
+        scene.ask(4_000, name="1")
+        scene.ask(4_000, symbol="ETHUSDT", name="2")
+
+        async def story() -> None:
+            await until(lambda: first_id_of(scene, "ETHUSDT") == 4_000, within_s=10)
+            asked = len(scene.rest.asked)
+            await asyncio.sleep(10 * DELISTED_DELAY_S)
+            assert 8 <= len(scene.rest.asked) - asked <= 11
+            scene.rest.unlisted = set()
+            await scene.done()
+            assert scene.first_id == 4_000
+
+        await scene.play(story())
+
+    virtually(tell())
+
+
+class MangledRest(FakeRest):
+    """Answers the first question with the rows a test makes of the right ones."""
+
+    def __init__(self, mangle: Callable[[list[Trade | BadRow]], list[Trade | BadRow]]) -> None:
+        super().__init__()
+        self._mangle = mangle
+
+    async def rows_from(self, symbol: str, *, from_id: int) -> list[Trade | BadRow]:
+        rows = await super().rows_from(symbol, from_id=from_id)
+        return self._mangle(rows) if from_id == self.asked[0] else rows
+
+
+@pytest.mark.parametrize(
+    "mangle",
+    [
+        lambda rows: rows[:1] + rows,
+        lambda rows: [trade(i) for i in range(3_980, 4_000)] + rows,
+        lambda rows: rows[::-1],
+        lambda rows: [BadRow(-1, "invalid_field", "a=-1", {"a": -1}), *rows],
+        lambda rows: rows + [trade(i) for i in range(5_000, 5_010)],
+    ],
+    ids=["repeated", "below fromId", "descending", "negative", "beyond"],
+)
+def test_rows_that_were_not_asked_for_are_passed_over(mangle: Any) -> None:
+    async def tell() -> None:
+        scene = Scene()
+        scene.rest = MangledRest(mangle)
+        scene.rest.newest = 9_999
+        await scene.fill(3_000)
+        assert scene.pages == [list(range(4_000, 5_000)), list(range(3_000, 4_000))]
+        assert (scene.gaps, scene.rejected) == ([], [])
+
+    virtually(tell())
+
+
+def test_a_row_with_a_negative_id_is_not_where_the_exchange_begins() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        scene.rest.first = 4_500
+        rows_from = scene.rest.rows_from
+
+        async def with_one_more(symbol: str, *, from_id: int) -> list[Trade | BadRow]:
+            rows = await rows_from(symbol, from_id=from_id)
+            return [BadRow(-1, "invalid_field", "a=-1", {"a": -1}), *rows]
+
+        scene.rest.rows_from = with_one_more  # type: ignore[method-assign]
+        await scene.fill(4_000)
+        assert (scene.first_id, scene.gaps) == (4_500, [])
 
     virtually(tell())

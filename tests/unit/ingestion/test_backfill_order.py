@@ -2,9 +2,11 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Self
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError
 
+from k2.binance.rest import UnknownSymbolError
 from k2.errors import ReconcileError, RejectError, RetryError
 from k2.ingestion import backfill_order, venue
 from k2.ingestion.backfill_order import (
@@ -198,6 +200,30 @@ def test_an_exchange_that_does_not_answer_or_is_another_leaves_it_to_the_writer(
 def test_a_symbol_without_a_tape_is_refused_with_those_that_have_one() -> None:
     with pytest.raises(RejectError, match=r"no tape of ETHUSDT.*it has BTCUSDT"):
         ask(FakeKafka(), symbol="ETHUSDT")
+
+
+def test_a_symbol_that_is_not_recorded_now_is_refused_before_anything_is_asked_for(
+    room: Any,
+) -> None:
+    left = msgspec.structs.replace(identity(), symbols=["ETHUSDT"])
+    room.said = ShardRecord(left, record().position)
+    kafka = FakeKafka()
+    with pytest.raises(RejectError, match=r"BTCUSDT is not recorded now.*k2 symbols add BTCUSDT"):
+        ask(kafka)
+    assert kafka.producers == []
+
+
+def test_a_symbol_the_exchange_does_not_list_is_refused(
+    first_rest: type[FirstRest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unlisted(*_who: Any, **_from: Any) -> Any:
+        raise UnknownSymbolError("-1121")
+
+    monkeypatch.setattr(first_rest, "rows_from", unlisted)
+    kafka = FakeKafka()
+    with pytest.raises(RejectError, match=r"lists BTCUSDT no more"):
+        ask(kafka)
+    assert kafka.producers == []
 
 
 @pytest.mark.usefixtures("room")

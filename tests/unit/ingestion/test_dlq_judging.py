@@ -13,7 +13,12 @@ from k2.market import BadRow, IdRange, Origin, StreamKind, Trade
 
 X = "BTCUSDT"
 AT = datetime(2026, 1, 14, 12, 0, 0, 250_000, tzinfo=UTC)
-TAPES = Tapes("t.binance", StreamKind.AGG_TRADE, {X: SymbolTape(100, 200, [IdRange(150, 152)])})
+TAPES = Tapes(
+    "t.binance",
+    StreamKind.AGG_TRADE,
+    {X: SymbolTape(100, 200, [IdRange(150, 152)])},
+    frozenset([X]),
+)
 EVENT = {
     "e": "aggTrade", "E": 1767225600123, "s": X, "a": 150, "p": "93712.01", "q": "1",
     "f": 1, "l": 2, "T": 1767225600122, "m": True,
@@ -61,6 +66,13 @@ def test_what_a_letter_is_today(original: dict[str, Any], outcome: Outcome) -> N
     assert verdict.outcome is outcome, verdict
     assert (verdict.trade is not None) == (outcome is Outcome.REPAIRABLE)
     assert (verdict.reason == "") == (outcome in (Outcome.REPAIRABLE, Outcome.RECORDED))
+
+
+def test_what_is_missing_of_a_symbol_that_left_waits_until_it_is_recorded_again() -> None:
+    verdict = judge(letter(EVENT), TAPES._replace(active=frozenset()))
+    assert (verdict.outcome, verdict.trade) == (Outcome.REPAIRABLE, None)
+    assert "k2 symbols add BTCUSDT" in verdict.reason
+    assert judge(letter(EVENT | {"a": 120}), TAPES._replace(active=frozenset())).reason == ""
 
 
 def test_letters_of_other_topics_and_of_the_archive_are_left_alone() -> None:

@@ -33,6 +33,8 @@ class FakeRoom:
         self.said = ShardRecord(IDENTITY, POSITION)
         self.gaps = [self.gap(GapEvent.DECLARED)]
         self.answer = "repaired"
+        self.hidden_looks = 0
+        """How often what was written is hidden behind an open transaction."""
         self.problem: int | None = None
         self.asked: list[ReplayRequest] = []
 
@@ -69,6 +71,15 @@ class FakeRoom:
         elif self.answer == "nothing yet":
             self.said = msgspec.structs.replace(self.said, replays=tuple(self.asked))
 
+    def last_stable_offset(self, topic: str, shard: int) -> int:
+        assert (topic, shard) == ("t.positions", 0)
+        if self.hidden_looks:
+            self.hidden_looks -= 1
+            return 7
+        return 8
+
+    def close(self) -> None: ...
+
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> FakeRoom:
@@ -76,6 +87,8 @@ def room(monkeypatch: pytest.MonkeyPatch) -> FakeRoom:
     monkeypatch.setattr(dlq_replay, "find_room", lambda _settings: made)
     reader = SimpleNamespace(gap_records=lambda _topic: list(made.gaps))
     monkeypatch.setattr(dlq_replay, "TapeReader", lambda *_a, **_k: reader)
+    monkeypatch.setattr(dlq_replay, "EndAsker", lambda *_a, **_k: made)
+    monkeypatch.setattr(dlq_replay, "LOOK_EVERY_S", 0.01)
     return made
 
 
@@ -108,6 +121,14 @@ def test_what_no_writer_has_answered_is_asked_for_and_not_asked_for_again(room: 
     assert len(room.asked) == 1
 
 
+def test_a_wish_behind_an_open_transaction_is_not_taken_for_answered(room: FakeRoom) -> None:
+    room.answer, room.hidden_looks = "declined", 10_000
+    assert outcomes(room)[0] is Outcome.ASKED
+    room.hidden_looks = 3
+    assert outcomes(room)[0] is Outcome.DECLINED
+    assert room.hidden_looks == 0
+
+
 def test_what_the_writer_left_declared_is_declined(room: FakeRoom) -> None:
     room.answer = "declined"
     assert outcomes(room)[0] is Outcome.DECLINED
@@ -134,6 +155,13 @@ def test_what_only_the_position_knew_is_repaired_when_a_record_says_so(
     room.loses_its_gap_records()
     room.answer = answer
     assert outcomes(room)[0] is outcome
+
+
+def test_nothing_is_asked_for_of_a_symbol_that_is_not_recorded_now(room: FakeRoom) -> None:
+    left = msgspec.structs.replace(IDENTITY, symbols=[])
+    room.said = msgspec.structs.replace(room.said, identity=left)
+    assert outcomes(room)[0] is Outcome.REPAIRABLE
+    assert room.asked == []
 
 
 def test_a_wish_of_which_nobody_knows_is_said_to_be(room: FakeRoom) -> None:

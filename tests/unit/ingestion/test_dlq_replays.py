@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from k2.errors import RetryError
 from k2.ingestion.dlq_replays import Replays, declared_ranges, still_declared
@@ -61,10 +62,10 @@ class Scene:
         assert self.log.committed.position is not None
         return self.log.committed.position
 
-    def ask(self, *source_ids: int, request_id: str = "r1") -> None:
+    def ask(self, *source_ids: int, symbol: str = X, request_id: str = "r1") -> None:
         """Let an operator's wish arrive."""
-        trades = tuple(letter(source_id) for source_id in source_ids)
-        value = encode_replay(ReplayRequest(X, trades, request_id))
+        trades = tuple(letter(source_id, symbol) for source_id in source_ids)
+        value = encode_replay(ReplayRequest(symbol, trades, request_id))
         self.log.committed = self.log.committed.taken_in(replay_key(request_id), value)
         self.follow()
 
@@ -113,8 +114,8 @@ class Scene:
         return [gap.ids.first_id for gap in self.position.open_gaps]
 
 
-def letter(source_id: int) -> Trade:
-    return msgspec.structs.replace(trade(source_id), price=Decimal(7), origin=Origin.STREAM)
+def letter(source_id: int, symbol: str = X) -> Trade:
+    return msgspec.structs.replace(trade(source_id, symbol), price=Decimal(7), origin=Origin.STREAM)
 
 
 def in_scene(scene_of: Any, story_of: Any) -> None:
@@ -264,6 +265,54 @@ def test_no_open_gap_is_forgotten_for_a_replay() -> None:
 
     many = range(10, 10 + 2 * (OPEN_GAPS_MAX - 1), 2)
     in_scene(lambda: Scene(open_ids=many, closed_ids=[1, 3, 5]), story)
+
+
+def test_of_a_delisted_symbol_the_letters_own_words_are_taken() -> None:
+    async def story(scene: Scene) -> None:
+        scene.rest.unlisted = {X}
+        scene.ask(10)
+        await until(lambda: scene.brought == [10])
+        await scene.answered()
+        assert len(scene.rest.asked) == 2
+
+    in_scene(lambda: Scene(closed_ids=[10]), story)
+
+
+def test_a_page_that_does_not_reach_what_was_asked_for_is_not_asked_for_all_the_time() -> None:
+    async def story(scene: Scene) -> None:
+        async def rows_from(symbol: str, *, from_id: int) -> list[Trade | BadRow]:
+            await asyncio.sleep(0.02)
+            scene.rest.asked.append(from_id)
+            return [trade(from_id - 1, symbol)]
+
+        scene.rest.rows_from = rows_from  # type: ignore[method-assign]
+        scene.ask(10)
+        await scene.answered()
+        assert (scene.brought, scene.rest.asked) == ([10], [10, 10])
+
+    in_scene(lambda: Scene(closed_ids=[10]), story)
+
+
+def test_the_wish_of_a_symbol_that_left_waits_for_its_return_and_no_other_for_it() -> None:
+    async def story(scene: Scene) -> None:
+        left = "ETHUSDT"
+        scene.log.stand_at(100, left)
+        record = Gap(left, IdRange(30, 30), GapClass.REJECTED, "why")
+        scene.declared.append(decode_gap(encode_gap(record, declared_ts_us=1)))
+        with capture_logs() as logs:
+            scene.ask(30, symbol=left, request_id="left")
+            scene.ask(10)
+            await until(lambda: scene.brought == [10])
+            await asyncio.sleep(3600)
+        assert [log["symbol"] for log in logs if log["event"] == "replay_waits"] == [left]
+        assert [one.request_id for one in scene.log.committed.replays] == ["left"]
+        assert scene.rest.asked == [10]
+        scene.shard.carry(left)
+        scene.follow()  # the writer records who joined
+        await scene.answered()
+        assert scene.brought == [10, 30]
+
+    in_scene(lambda: Scene(closed_ids=[10]), story)
 
 
 def gap(first_id: int, last_id: int, event: GapEvent = GapEvent.DECLARED) -> GapRecord:

@@ -70,6 +70,22 @@ def test_another_symbols_fate_is_its_own() -> None:
     assert told(records, [open_gap(3, 3, symbol="ETHUSDT")]) == [(3, 3, "closed", None)]
 
 
+def test_what_is_looked_for_is_told_where_the_kafka_that_had_its_record_was_lost() -> None:
+    looked_for = [open_gap(12, 20), open_gap(3, 5), open_gap(1, 1, symbol="ETHUSDT")]
+    records = [declared(3, 5), declared(14, 14), repaired(19, 20)]
+    lines = gap_lines(records, repairs=records, open_gaps=looked_for)
+    told = [(one.symbol, one.first_id, one.last_id, one.state.value) for one in lines]
+    assert sorted(told) == [
+        (X, 3, 5, "open"),
+        (X, 12, 13, "open"),
+        (X, 14, 14, "open"),
+        (X, 15, 18, "open"),
+        ("ETHUSDT", 1, 1, "open"),
+    ]
+    (lost,) = [one for one in lines if one.symbol == "ETHUSDT"]
+    assert (lost.gap_class, lost.declared_ts_us, lost.ids) == (GapClass.MISSING, 7, 1)
+
+
 def test_every_shard_is_asked_and_only_the_named_symbols_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

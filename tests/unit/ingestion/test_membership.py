@@ -3,6 +3,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from k2.errors import RetryError
 from k2.ingestion.membership import (
@@ -120,6 +121,27 @@ def test_the_lease_grants_and_ends_each_shard_by_itself() -> None:
             assert (group.joined, group.left, group.membership.member) == (1, 0, True)
 
         await group.play(story())
+
+    virtually(tell())
+
+
+def test_a_shard_that_was_added_to_the_lease_meanwhile_is_nobodys_and_said() -> None:
+    async def tell() -> None:
+        group = Group(shards=1)
+
+        async def story() -> None:
+            group.changes.append(LeaseChange(gained=frozenset({1})))
+            await group.writing(0)
+            group.changes.append(LeaseChange(lost=frozenset({1})))
+            await until(lambda: not group.changes)
+            await asyncio.sleep(2 * CALL_S)
+            assert (group.told(0), group.membership.member) == (["grant"], True)
+
+        with capture_logs() as logs:
+            await group.play(story())
+        (said,) = [log for log in logs if log["log_level"] == "error"]
+        assert (said["event"], said["shards"]) == ("lease_shard_unknown", [1])
+        assert "KAFKA_TOPIC_PREFIX" in said["what"]
 
     virtually(tell())
 

@@ -18,6 +18,7 @@ from k2.kafka.connection import KafkaConnection
 from k2.kafka.gap_records import GapEvent, GapRecord
 from k2.kafka.partitioning import shard_of
 from k2.kafka.position import (
+    Identity,
     OpenGap,
     ShardPosition,
     ShardRecord,
@@ -175,6 +176,67 @@ def test_an_unreadable_position_is_a_reason_to_rebuild(
     assert kafka.position() == ShardPosition({X: SymbolPosition(20, 19, 10)}, accepted_to=77)
 
 
+def recorded(kafka: FakeKafka, symbols: list[str], position: ShardPosition | None) -> None:
+    """Have a writer's word on what is recorded."""
+    topic_ids = {topic: f"id-{topic}" for topic in (NAMES.trades, NAMES.gaps)}
+    identity = Identity("BINANCE", "production", "aggTrade", topic_ids, 1, symbols)
+    kafka.old[0] = ShardRecord(identity, position)
+
+
+def active_set(kafka: FakeKafka) -> list[str]:
+    return decode_identity(kafka.written[0][0].value).symbols
+
+
+SOL = "SOLUSDT"
+SOL_AND_LEFT = ShardPosition({SOL: SymbolPosition(10, 9, 1), "XRPUSDT": SymbolPosition(500, 499)})
+
+
+@pytest.mark.parametrize("retention_began_at", [0, 55])
+@pytest.mark.parametrize("names", [("ALL:USDT",), (SOL, X), (X,)])
+def test_what_is_recorded_stays_as_the_identity_says_whatever_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: tuple[str, ...], retention_began_at: int
+) -> None:
+    kafka = FakeKafka(monkeypatch)
+    kafka.trades[0] = Coverage({SOL: [(1, 9)]})
+    kafka.retention_began_at = retention_began_at
+    recorded(kafka, [SOL], SOL_AND_LEFT)
+    rebuild_from_topic(Settings(symbols=names, lake_dir=tmp_path, topic_prefix="market"))
+    assert active_set(kafka) == [SOL], "XRPUSDT had left"
+    assert kafka.position().symbols.keys() == {SOL, "XRPUSDT"}
+    kafka.trades.clear()
+    fill_lake(Settings(lake_dir=tmp_path), Coverage({SOL: [(1, 9)], "XRPUSDT": [(1, 499)]}), [])
+    rebuild_from_lake(Settings(symbols=names, lake_dir=tmp_path, topic_prefix="market"))
+    assert active_set(kafka) == [SOL]
+
+
+def test_a_name_no_symbol_can_have_is_left_out_of_what_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    kafka = FakeKafka(monkeypatch)
+    kafka.trades[0] = Coverage({SOL: [(1, 9)]})
+    recorded(kafka, ["ALL:USDT", SOL], SOL_AND_LEFT)
+    rebuild_from_topic(settings)
+    assert active_set(kafka) == [SOL], "an earlier rebuild had taken all:USDT for a symbol"
+
+
+@pytest.mark.parametrize(
+    ("file", "active"),
+    [
+        (f"{SOL}\nADAUSDT\nall:USDT\n", ["ADAUSDT", SOL, "XRPUSDT"]),
+        ("-XRPUSDT\n", [SOL]),
+    ],
+)
+def test_without_an_identity_what_the_symbols_file_wants_and_has_a_tape_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, active: list[str]
+) -> None:
+    kafka = FakeKafka(monkeypatch)
+    kafka.trades[0] = Coverage({SOL: [(1, 9)], "XRPUSDT": [(3, 4)]})
+    path = tmp_path / "symbols"
+    path.write_text(file)
+    rebuild_from_topic(Settings(symbols_file=path, lake_dir=tmp_path, topic_prefix="market"))
+    assert active_set(kafka) == active
+
+
 def test_where_retention_removed_records_the_lake_knows_how_the_tape_begins_and_ends(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
@@ -206,9 +268,10 @@ def test_a_tape_whose_end_nobody_knows_any_more_is_refused(
 ) -> None:
     kafka = FakeKafka(monkeypatch)
     kafka.retention_began_at = 1_000
-    with pytest.raises(StopError, match=r"BTCUSDT: no trade is left.*--lake"):
+    with pytest.raises(StopError, match=r"BTCUSDT: no trade is left.*--lake") as refused:
         rebuild_from_topic(settings)
     assert kafka.written == {}
+    assert "--symbols" not in str(refused.value), "this command has no such option"
 
 
 def test_a_lost_kafka_gets_its_positions_from_the_lake(

@@ -181,6 +181,23 @@ def test_a_trade_that_comes_late_while_rest_brings_it_too_is_written_once() -> N
     virtually(tell())
 
 
+def test_gaps_of_a_symbol_that_left_stay_open_until_it_is_recorded_again() -> None:
+    async def tell() -> None:
+        scene = Scene((10, 11))
+        scene.rest.lost = set()
+
+        async def story() -> None:
+            scene.shard.drop("BTCUSDT")
+            await asyncio.sleep(2 * LOOK_EVERY_MAX_S)
+            assert (scene.rest.asked, scene.open_gaps) == ([], [(10, 11)])
+            scene.shard.carry("BTCUSDT")
+            await until(lambda: scene.open_gaps == [])
+
+        await scene.play(story())
+
+    virtually(tell())
+
+
 def test_runs_of_ids() -> None:
     assert ranges([]) == []
     assert ranges([3, 1, 2, 7, 9, 10]) == [IdRange(1, 3), IdRange(7, 7), IdRange(9, 10)]

@@ -157,6 +157,11 @@ def test_more_decimals_than_the_schema_holds_are_refused_not_rounded() -> None:
         _encoder().encode(Placed(trade(1, price="0.12345678901"), None))
 
 
+def test_a_symbol_nobody_described_is_refused_by_name() -> None:
+    with pytest.raises(StopError, match="NOUSDT"):
+        _encoder().encode(Placed(trade(1, "NOUSDT"), None))
+
+
 def test_every_field_of_the_schema_says_what_it_means() -> None:
     assert SCHEMA["doc"]
     for field in SCHEMA["fields"]:

@@ -74,3 +74,8 @@ def test_what_is_no_range_is_no_gap(first_id: int) -> None:
 def test_whatever_the_bytes_a_refusal_comes_out(value: bytes | None) -> None:
     with pytest.raises(RejectError):
         decode_gap(value)
+
+
+def test_json_that_is_nested_too_deeply_is_a_refusal_too() -> None:
+    with pytest.raises(RejectError):
+        decode_gap(b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}")

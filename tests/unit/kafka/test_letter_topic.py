@@ -21,6 +21,7 @@ class FakeProducer:
         self.produced: list[tuple[str, Any, Any]] = []
         self.refusal: Exception | None = None
         self.answer: int | None = None
+        self.silent = False
 
     def produce(self, topic: str, *, value: bytes, key: bytes | None, on_delivery: Any) -> None:
         if self.refusal is not None:
@@ -30,6 +31,8 @@ class FakeProducer:
 
     def poll(self, timeout_s: float) -> None:
         assert timeout_s == 0, "letters are waited for by nobody"
+        if self.silent:
+            return
         problem = None if self.answer is None else KafkaError(self.answer)
         for told in self.waiting:
             told(problem, SimpleNamespace())
@@ -91,6 +94,33 @@ def test_what_kafka_refuses_is_counted() -> None:
     kafka.made[0].answer = KafkaError.TOPIC_AUTHORIZATION_FAILED
     kafka.topic.look()
     assert (kafka.topic.sent, kafka.topic.not_sent) == (0, 1)
+
+
+def test_a_producer_that_can_send_no_more_is_replaced_and_what_it_held_was_not_sent() -> None:
+    kafka = Kafka()
+    kafka.topic.send(b"1", symbol=None)
+    kafka.topic.look()
+    kafka.topic.send(b"2", symbol=None)
+    kafka.made[0].refusal = KafkaException(KafkaError(KafkaError._FATAL))
+    kafka.made[0].silent = True
+    kafka.topic.send(b"3", symbol=None)
+    kafka.topic.send(b"4", symbol=None)
+    assert [value for _, _, value in kafka.made[1].produced] == [b"3", b"4"]
+    kafka.topic.look()
+    assert (kafka.topic.sent, kafka.topic.not_sent, kafka.topic.waiting) == (3, 1, 0)
+    assert len(kafka.made) == 2
+
+
+def test_a_letter_is_tried_with_one_new_producer_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProducer, "produce", _fatal)
+    kafka = Kafka()
+    for _ in range(3):
+        kafka.topic.send(b"1", symbol=None)
+    assert (kafka.topic.not_sent, len(kafka.made)) == (3, 4)
+
+
+def _fatal(*_what: Any, **_how: Any) -> None:
+    raise KafkaException(KafkaError(KafkaError._FATAL))
 
 
 def test_what_waits_at_the_end_was_not_sent() -> None:

@@ -99,6 +99,13 @@ def test_whatever_the_bytes_a_refusal_comes_out(value: bytes | None) -> None:
             decode(value)
 
 
+def test_json_that_is_nested_too_deeply_is_a_refusal_too() -> None:
+    deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    for decode in (decode_position, decode_identity, decode_request):
+        with pytest.raises(RejectError):
+            decode(deep)
+
+
 def test_trades_move_the_end_and_the_first_one_sets_the_beginning() -> None:
     one = position_after(EMPTY, [placed(7), placed(8)], declared_ts_us=0)
     assert one == ShardPosition({"X": SymbolPosition(9, 8, 7, 1)})

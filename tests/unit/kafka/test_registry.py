@@ -1,6 +1,8 @@
 import json
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -127,3 +129,45 @@ def test_anything_else_is_to_be_tried_again(
 def test_a_registry_that_is_away_is_to_be_tried_again() -> None:
     with pytest.raises(RetryError, match="cannot be reached"):
         Registry("http://127.0.0.1:1").latest(SUBJECT)
+
+
+@contextmanager
+def _says(answer: bytes) -> Iterator[str]:
+    """Have somebody send these bytes to whoever connects once, and hang up; yield the address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{"schema": "...',
+        b'HTTP/1.1 500 Oh\r\nContent-Length: 5000\r\n\r\n{"message": "...',
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda registry: registry.compatible(SUBJECT, "{}"),
+        lambda registry: registry.schema_text(1),
+    ],
+)
+def test_an_answer_that_breaks_off_or_is_none_is_to_be_tried_again(
+    answer: bytes, call: Callable[[Registry], object]
+) -> None:
+    with _says(answer) as url, pytest.raises(RetryError, match="schema registry at") as caught:
+        call(Registry(url))
+    assert len(str(caught.value).splitlines()) == 1

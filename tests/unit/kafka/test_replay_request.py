@@ -37,7 +37,14 @@ def test_trades_are_of_one_symbol_and_ascend(request_: ReplayRequest) -> None:
         decode_replay(encode_replay(request_))
 
 
-@pytest.mark.parametrize("value", [b"", b"{}", b"\xff", b'{"symbol":"X","trades":[{}]}'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"", b"{}", b"\xff", b'{"symbol":"X","trades":[{}]}'),
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=["empty", "no fields", "no text", "no trade", "deep"],
+)
 def test_what_is_no_request_is_said_to_be_none(value: bytes) -> None:
     with pytest.raises(RejectError, match="not a replay request"):
         decode_replay(value)
