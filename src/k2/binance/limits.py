@@ -8,6 +8,8 @@ from enum import Enum
 
 import msgspec
 
+from k2.market import StreamKind
+
 CLIENT_FRAMES_PER_S = 4
 """The venue allows 5 a second, pongs included; one is left for the pong."""
 
@@ -24,6 +26,9 @@ WEIGHT_IN_FLIGHT = 300
 before the next reply."""
 
 WEIGHTS = {"aggTrades": 4, "historicalTrades": 25, "exchangeInfo": 20, "ping": 1, "time": 1}
+
+PATHS = {StreamKind.AGG_TRADE: "aggTrades", StreamKind.TRADE: "historicalTrades"}
+"""Where the past of each kind is asked for."""
 
 
 CLIENT_FRAMES_WINDOW_S = 1.25

@@ -10,7 +10,8 @@ from typing import Self
 import aiohttp
 import structlog
 
-from k2.binance.limits import WEIGHT_PER_MINUTE, WEIGHTS, Breaker, WeightBudget
+from k2.binance.limits import PATHS, WEIGHT_PER_MINUTE, WEIGHTS, Breaker, WeightBudget
+from k2.binance.redirects import REDIRECTS, redirect_told
 from k2.binance.rows import decode_quoted_in, decode_rows, decode_symbols, decode_time
 from k2.errors import RejectError, RetryError, StopError
 from k2.market import BadRow, StreamKind, Symbol, Trade
@@ -22,6 +23,8 @@ REFUSED_DELAY_S = 10.0
 """After every address answered 403 (their firewall: too much was asked) or 451 (not from here)."""
 
 SYMBOLS_PER_REQUEST_MAX = 100
+HEADER_DIGITS_MAX = 6
+"""The venue's weights stay below its 6,000 a minute, its longest ban is 3 days of seconds."""
 
 _log = structlog.get_logger()
 
@@ -49,7 +52,7 @@ class RestClient:
         self._base_urls = list(base_urls)
         self._tls = tls or True
         self._kind = kind
-        self._path = "aggTrades" if kind is StreamKind.AGG_TRADE else "historicalTrades"
+        self._path = PATHS[kind]
         self._budget = WeightBudget(limit=int(share * WEIGHT_PER_MINUTE))
         self._turn = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
@@ -143,15 +146,16 @@ class RestClient:
     async def _get(self, path: str, params: Mapping[str, str]) -> bytes:
         if self._session is None:
             raise StopError("RestClient is used outside its `async with`")
-        async with self._turn:  # first come, first served: no symbol starves another
-            while (wait_s := self._budget.wait_s(weight=WEIGHTS[path], wall_s=time.time())) > 0:
-                _log.info("rest_budget_waits", path=path, wait_s=round(wait_s, 1))
-                await asyncio.sleep(wait_s)
-        problem, refused = "", 0
+        problem, refused, paid = "", 0, False
         for base_url in self._base_urls:
             url = f"{base_url}/api/v3/{path}"
+            if not paid:
+                await self._pay(path)
+            paid = False
             try:
-                async with self._session.get(url, params=params, ssl=self._tls) as response:
+                async with self._session.get(
+                    url, params=params, ssl=self._tls, allow_redirects=False
+                ) as response:
                     body = await response.read()
                     self._learn(response)
                     if response.status == HTTPStatus.OK:
@@ -159,21 +163,36 @@ class RestClient:
                         return body
                     refused += response.status in (HTTPStatus.FORBIDDEN, 451)
                     problem = _refusal(response, body)
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+                # ValueError: no address at all. Where nobody was asked, the next one is paid for.
+                paid = isinstance(exc, aiohttp.ClientConnectorError)
                 problem = f"{base_url} cannot be reached: {exc or type(exc).__name__}"
         if refused == len(self._base_urls):
             self._budget.block(retry_after_s=REFUSED_DELAY_S, wall_s=time.time())
         raise RetryError(problem)
 
+    async def _pay(self, path: str) -> None:
+        """Wait until one question's weight may be spent; the venue counts it, however it ends."""
+        async with self._turn:  # first come, first served: no symbol starves another
+            while (wait_s := self._budget.wait_s(weight=WEIGHTS[path], wall_s=time.time())) > 0:
+                _log.info("rest_budget_waits", path=path, wait_s=round(wait_s, 1))
+                await asyncio.sleep(wait_s)
+
     def _learn(self, response: aiohttp.ClientResponse) -> None:
-        used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
-        if used.isdigit():
-            self._budget.learn(used_weight=int(used), wall_s=time.time())
+        used_weight = _number(response, "X-MBX-USED-WEIGHT-1M")
+        if used_weight is not None:
+            self._budget.learn(used_weight=used_weight, wall_s=time.time())
         if response.status in (HTTPStatus.TOO_MANY_REQUESTS, 418):
-            text = response.headers.get("Retry-After", "")
-            retry_after_s = float(text) if text.isdigit() else RETRY_AFTER_DEFAULT_S
+            told_s = _number(response, "Retry-After")
+            retry_after_s = RETRY_AFTER_DEFAULT_S if told_s is None else float(told_s)
             self._budget.block(retry_after_s=retry_after_s, wall_s=time.time())
             raise RetryError(f"rate limit: REST answered {response.status}, {retry_after_s:g} s")
+
+
+def _number(response: aiohttp.ClientResponse, header: str) -> int | None:
+    """Return the whole number a header holds; None for what no venue means by it."""
+    text = response.headers.get(header, "")
+    return int(text) if text.isdecimal() and len(text) <= HEADER_DIGITS_MAX else None
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> str:
@@ -181,4 +200,6 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> str:
     text = body[:200].decode("utf-8", errors="replace")
     if response.status == HTTPStatus.BAD_REQUEST and b"-1121" in body:
         raise UnknownSymbolError(f"the exchange does not list a symbol asked for: {text}")
+    if response.status in REDIRECTS:
+        text = redirect_told(response.headers.get("Location", ""))
     return f"REST answered {response.status} for {response.url.path}: {text}"

@@ -17,12 +17,14 @@ from picows import (
     WSCloseCode,
     WSError,
     WSFrame,
+    WSHandshakeError,
     WSListener,
     WSMsgType,
     WSTransport,
     ws_connect,
 )
 
+from k2.binance.redirects import REDIRECTS, redirect_told
 from k2.errors import RetryError
 
 FRAME_SIZE_MAX_BYTES = 1 << 20
@@ -92,6 +94,8 @@ def feed_url(ws_url: str) -> str:
 async def connect(url: str, events: SocketEvents, *, tls: ssl.SSLContext | None = None) -> Socket:
     """Open a WebSocket; its events go to ``events``. ``tls`` says whom to believe.
 
+    A redirect is not followed.
+
     Raises:
         RetryError: If it cannot be opened; nothing was, then.
     """
@@ -107,12 +111,21 @@ async def connect(url: str, events: SocketEvents, *, tls: ssl.SSLContext | None 
                 websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 max_frame_size=FRAME_SIZE_MAX_BYTES,
                 enable_auto_pong=False,
+                max_redirects=0,
             )
-    except (WSError, OSError, TimeoutError) as exc:
-        raise ConnectError(_first_line(exc), url=url, kind=_kind(exc)) from exc
+    except (WSError, OSError, TimeoutError, ValueError) as exc:  # ValueError: no address at all
+        raise ConnectError(_problem(exc), url=url, kind=_kind(exc)) from exc
     if not listener.connected:  # picows 2.3 returns such a transport, and never says that it ended
         raise ConnectError("closed during the handshake", url=url, kind="handshake")
     return _PicowsSocket(transport)
+
+
+def _problem(exc: Exception) -> str:
+    response = exc.response if isinstance(exc, WSHandshakeError) else None
+    if response is not None and response.status in REDIRECTS:
+        told = redirect_told(response.headers.get("Location", ""))
+        return f"answered {int(response.status)}: {told}"
+    return _first_line(exc)
 
 
 def _kind(exc: Exception) -> str:

@@ -27,6 +27,7 @@ from k2.ingestion.intake import Intake
 from k2.ingestion.legs import Legs
 from k2.ingestion.membership import Membership, Wish
 from k2.ingestion.ports import Ports
+from k2.ingestion.quiet import ProbePace
 from k2.ingestion.rejects import Rejects
 from k2.ingestion.shard import Role, Shard
 from k2.ingestion.shard_log import ShardLog, ShardSettings
@@ -96,6 +97,7 @@ class Capture:
             legs=len(settings.leg_urls),
             heal_wait_max_s=settings.heal_wait_max_s,
             hears=lambda: self.legs.live,
+            probe_pace=ProbePace(settings.stream, share=settings.address_share, host=ports.host),
         )
         self.intake = Intake(
             settings.stream,

@@ -76,6 +76,11 @@ class ClockWatch:
             except RetryError as exc:
                 _log.debug("clock_not_compared", reason=str(exc))
                 continue
+            if after_us < before_us:
+                # Our clock was set back meanwhile: what was found until now was another clock's.
+                self._answers.clear()
+                found.clear()
+                continue
             found.append(offset_of(before_us=before_us, exchange_us=exchange_us, after_us=after_us))
         if not found:
             return

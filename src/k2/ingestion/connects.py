@@ -1,10 +1,14 @@
 """The venue's limit on connection attempts, kept across restarts in a small file.
 
-The venue counts attempts per address, so every instance with the same file shares one count.
+The venue counts attempts per address, so every instance with the same file shares one count. What
+the file cannot be given is counted in memory: a full disk must neither keep us from the exchange
+nor the limit from us.
 """
 
 import asyncio
 import fcntl
+import threading
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -22,39 +26,58 @@ class ConnectBudget:
     def __init__(self, path: Path, *, share: float, host: Host) -> None:
         """Name the file; its folder is made at the first attempt."""
         self._path = path
+        self._lock_path = path.with_name(f"{path.name}.lock")  # a file renamed over locks nothing
+        self._aside_path = path.with_name(f"{path.name}.new")
         self._share = share
         self._host = host
+        self._turn = threading.Lock()  # every leg connects
+        self._known_s: list[float] = []
+        """Attempts that count, of everybody as far as the file could be read."""
 
     async def take(self) -> None:
         """Wait until another attempt is allowed, and count it."""
-        while (wait_s := await asyncio.to_thread(self._take)) > 0:
+        while (wait_s := await asyncio.to_thread(self._take_turn)) > 0:
             _log.warning("connect_waits", why="rate limit of the venue", wait_s=round(wait_s, 1))
             await asyncio.sleep(wait_s)
 
+    def _take_turn(self) -> float:
+        with self._turn:
+            return self._take()
+
     def _take(self) -> float:
         now_s = self._host.wall_s()
+        wait_s: float | None = None
+        self._known_s = recent_connects_s(self._known_s, wall_s=now_s)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.seek(0)
-                attempts_s = _attempts(file.read())
-                recent_s = recent_connects_s(attempts_s, wall_s=now_s)
-                wait_s = connect_wait_s(recent_s, share=self._share, wall_s=now_s)
-                if not wait_s:
-                    recent_s.append(round(now_s, 1))
-                if recent_s != attempts_s:
-                    file.truncate(0)
-                    file.write(msgspec.json.encode(recent_s))
+            with self._lock_path.open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                kept_s = self._read()
+                recent_s = recent_connects_s(kept_s, wall_s=now_s)
+                # Each as often as whoever knows of more: most are the same ones, read before.
+                self._known_s = sorted((Counter(recent_s) | Counter(self._known_s)).elements())
+                wait_s = self._count(now_s)
+                if self._known_s != kept_s:
+                    self._write()
         except OSError as exc:
-            # A full disk must not keep us from the exchange; one attempt goes uncounted.
             _log.warning("connect_count_not_kept", path=str(self._path), reason=str(exc))
-            return 0.0
+        return self._count(now_s) if wait_s is None else wait_s
+
+    def _count(self, now_s: float) -> float:
+        """Count an attempt, or return how long to wait before."""
+        wait_s = connect_wait_s(self._known_s, share=self._share, wall_s=now_s)
+        if not wait_s:
+            self._known_s.append(round(now_s, 1))
         return wait_s
 
+    def _read(self) -> list[float]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=list[float])
+        except FileNotFoundError:
+            return []
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return []  # damaged: counted anew
 
-def _attempts(text: bytes) -> list[float]:
-    try:
-        return msgspec.json.decode(text, type=list[float])
-    except msgspec.MsgspecError:
-        return []  # empty or damaged: counted anew
+    def _write(self) -> None:
+        self._aside_path.write_bytes(msgspec.json.encode(self._known_s))
+        self._aside_path.replace(self._path)

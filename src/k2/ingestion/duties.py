@@ -10,7 +10,7 @@ from k2.ingestion.commits import Told
 from k2.ingestion.dlq_replays import Replays
 from k2.ingestion.healer import Healing, SymbolHealer
 from k2.ingestion.ports import Ports
-from k2.ingestion.quiet import QuietProbe
+from k2.ingestion.quiet import ProbePace, QuietProbe
 from k2.ingestion.rejects import Rejects
 from k2.ingestion.repairs import Repairs
 from k2.ingestion.shard import Role, Shard
@@ -33,6 +33,7 @@ class Duties:
         legs: int,
         heal_wait_max_s: float,
         hears: Callable[[], bool],
+        probe_pace: ProbePace,
     ) -> None:
         """Prepare; ``hears`` says whether the stream is heard at all."""
         self.newest_ids: dict[str, int | None] = {}
@@ -42,6 +43,7 @@ class Duties:
         self._leg_wait_s = LEG_WAIT_S if legs > 1 else 0.0
         self._heal_wait_max_s = heal_wait_max_s
         self._hears = hears
+        self._probe_pace = probe_pace
         self._shards: dict[str, Shard] = {}
         self._healings: dict[Shard, Healing] = {}
         self._healers: dict[str, SymbolHealer] = {}
@@ -84,7 +86,10 @@ class Duties:
             host=host,
         )
         yield backfill.run()
-        yield QuietProbe(shard, rest, silences=silences, found=found, host=host).run()
+        probe = QuietProbe(
+            shard, rest, silences=silences, found=found, pace=self._probe_pace, host=host
+        )
+        yield probe.run()
 
     def heal(self, shard: Shard, symbol: str) -> Coroutine[Any, Any, None]:
         """Return the duty of healing one symbol."""

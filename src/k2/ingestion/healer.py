@@ -77,6 +77,7 @@ class SymbolHealer:
         self._look_now = False
         self._fetched = 0
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self._remind_at_s = 0.0
 
     def hole(self) -> None:
@@ -89,12 +90,15 @@ class SymbolHealer:
         self._wake.set()
 
     def stop(self) -> None:
-        """The symbol is recorded no more."""
+        """The symbol is recorded no more, perhaps before ``run`` has begun."""
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
 
     async def run(self) -> None:
         """Heal until ``stop``."""
+        if self._stopped:
+            return
         self._task = asyncio.current_task()
         gauge = metrics.holes_open.labels(self.tape.symbol)
         gauge.set(0)
@@ -146,7 +150,7 @@ class SymbolHealer:
         first_id, began_s = self.tape.next_id, now_s()
         self._fetched = 0
         lacking_since: tuple[int, float] | None = None
-        delay_s, reached_id, pages_at_once = POLL_DELAY_S, first_id, 1
+        delay_s, fetched, pages_at_once = POLL_DELAY_S, 0, 1
         while True:
             page = await self._fetch(pages_at_once)
             if page.more and page.lacking is None:
@@ -167,10 +171,11 @@ class SymbolHealer:
                 self._declare(page.lacking, waited_s)
                 continue
             self._remind(began_s)
+            # Not when the tape moved: below an id far ahead it does with every live trade.
+            if self._fetched != fetched:
+                delay_s, fetched = POLL_DELAY_S, self._fetched
             await asyncio.sleep(delay_s)
-            moved = self.tape.next_id != reached_id
-            delay_s = POLL_DELAY_S if moved else min(2 * delay_s, POLL_DELAY_MAX_S)
-            reached_id = self.tape.next_id
+            delay_s = min(2 * delay_s, POLL_DELAY_MAX_S)
         if self.tape.next_id != first_id:
             if self._fetched:
                 metrics.holes_healed.labels(symbol).inc()

@@ -29,6 +29,9 @@ ARCHIVE_EVERY_S = 2.0
 HTTP_DEADLINE_S = 1.5
 ANSWER_MAX_BYTES = 1 << 20
 
+# What msgspec raises on bytes it was not made for.
+_NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class Dependency:
     """One dependency as of the last look."""
@@ -124,7 +127,10 @@ async def watch_registry(registry: Registry, seen: Dependency) -> None:
         async def look() -> None:
             try:
                 async with session.get(
-                    f"{registry.url}/subjects", headers=registry.login(), ssl=tls
+                    f"{registry.url}/subjects",
+                    headers=registry.login(),
+                    ssl=tls,
+                    allow_redirects=False,
                 ) as reply:
                     seen.saw(_refusal(reply.status))
             except (aiohttp.ClientError, OSError) as exc:
@@ -141,12 +147,14 @@ async def watch_archive(lake: Lake) -> None:
 
         async def look() -> None:
             try:
-                async with session.get(f"{lake.dependency.at}/health") as reply:
+                async with session.get(
+                    f"{lake.dependency.at}/health", allow_redirects=False
+                ) as reply:
                     body = await _body(reply)
                 lake.saw(msgspec.json.decode(body, type=ArchiveHealth), None)
             except (aiohttp.ClientError, OSError) as exc:
                 lake.saw(None, _why(exc))
-            except msgspec.MsgspecError as exc:
+            except _NOT_DECODABLE as exc:
                 lake.saw(None, f"somebody else answers: {exc}")
 
         await _again_and_again(look, every_s=ARCHIVE_EVERY_S)

@@ -15,6 +15,9 @@ from k2.market import Symbol
 from k2.market.wanted import Return, Wanted
 
 LOOK_EVERY_S = 1.0
+AGAIN_AFTER_S = 60.0
+"""A listing that could not be had is asked for again; it weighs a lot."""
+
 RETURN_MAX_IDS = 1_000_000
 """A symbol that comes back after more ids than this waits for the operator's choice."""
 
@@ -65,6 +68,7 @@ class SymbolWatch:
         self._listing_due_s = host.monotonic_s()
         self._refused: set[str] = set()
         self._of_quotes: set[str] = set()
+        self._halted: set[str] = set()
         self._gone: set[str] = set()
         self._recorded: set[str] = set()
 
@@ -105,14 +109,24 @@ class SymbolWatch:
         now_s = self._host.monotonic_s()
         if not self._wanted.quotes or now_s < self._listing_due_s:
             return
-        self._listing_due_s = now_s + self._listing_every_s
+        self._listing_due_s = now_s + min(AGAIN_AFTER_S, self._listing_every_s)
         trading = await self._rest.quoted_in(self._wanted.quotes)
-        gone = (self._of_quotes - trading) & self._carrier.carried() - self._wanted.names
+        self._listing_due_s = now_s + self._listing_every_s
+        absent = (self._of_quotes - trading) & self._carrier.carried() - self._wanted.names
+        # A halt or maintenance ends: what is still listed, whatever its status, stays recorded.
+        listed = await self._rest.symbols(sorted(absent)) if absent else {}
+        halted, gone = absent & listed.keys(), absent - listed.keys()
+        if len(gone) > 1 and not trading and not halted:
+            _log.warning("listing_not_believed", why="it has none of the symbols; all stay")
+            return
+        if news := halted - self._halted:
+            _log.warning("symbols_halted", symbols=sorted(news), why="listed, but not TRADING")
         for symbol in sorted(gone):
             _log.warning("symbol_delisted", symbol=symbol)
             self._carrier.remove(symbol)
+        self._halted = halted
         self._gone = (self._gone | gone) - trading
-        self._of_quotes = trading
+        self._of_quotes = trading | halted
         self._changed.set()
 
     async def _apply(self) -> None:

@@ -223,6 +223,51 @@ def test_a_refusal_is_worth_another_try_and_says_what_was_answered(status: int, 
 
 
 @pytest.mark.parametrize(
+    ("location", "named"),
+    [
+        (
+            "https://me:hush@portal.example/login?token=hush",  # pragma: allowlist secret
+            "'https://portal.example/login'",
+        ),
+        ("http://a..b/", "'http://a..b/'"),
+        ("/api/v3/time", "'/api/v3/time'"),
+    ],
+)
+def test_a_redirect_is_not_followed_and_says_where_it_points(location: str, named: str) -> None:
+    async def story(venue: Venue, rest: RestClient) -> None:
+        venue.say("", status=302, Location=location)
+        with pytest.raises(RetryError, match="REST answered 302") as caught:
+            await rest.rows_from("BTCUSDT", from_id=1)
+        assert f"redirect to {named}" in str(caught.value)
+        assert "hush" not in str(caught.value)
+        assert len(venue.asked) == 1
+
+    _run(story)
+
+
+def test_an_address_that_is_none_is_worth_another_try() -> None:
+    async def run() -> None:
+        async with RestClient(["http://a..b"], kind=AGG) as rest:
+            with pytest.raises(RetryError, match="cannot be reached"):
+                await rest.newest_id("BTCUSDT")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "1_0"])
+def test_numbers_in_headers_that_nobody_can_mean_are_passed_over(number: str, clock: Clock) -> None:
+    async def story(venue: Venue, rest: RestClient) -> None:
+        venue.say([_row(7)], X_MBX_USED_WEIGHT_1M=number)
+        assert await rest.newest_id("BTCUSDT") == 7
+        venue.say("", status=429, Retry_After=number)
+        with pytest.raises(RetryError, match=f"rate limit.* {RETRY_AFTER_DEFAULT_S:g} s"):
+            await rest.newest_id("BTCUSDT")
+        assert clock.slept_s == []
+
+    _run(story)
+
+
+@pytest.mark.parametrize(
     ("status", "body"),
     [
         (403, "<html>blocked by the firewall</html>"),
@@ -355,6 +400,38 @@ def test_only_a_share_of_the_weight_is_spent_in_a_minute(share: float, clock: Cl
         assert len(venue.asked) == allowed + 1
 
     _run(story, share=share)
+
+
+def test_an_address_that_answers_no_better_costs_its_weight_too(clock: Clock) -> None:
+    share = 6 * WEIGHTS["aggTrades"] / WEIGHT_PER_MINUTE
+
+    async def run() -> None:
+        async with (
+            asyncio.timeout(20),
+            _venue() as (first, first_url),
+            _venue() as (second, second_url),
+            RestClient([first_url, second_url], kind=AGG, share=share) as rest,
+        ):
+            for _ in range(4):
+                first.say("", status=500)
+            for _ in range(3):
+                await rest.newest_id("BTCUSDT")
+            assert (len(first.asked), len(second.asked), clock.slept_s) == (3, 3, [])
+            await rest.newest_id("BTCUSDT")
+            assert len(clock.slept_s) == 1
+
+    asyncio.run(run())
+
+
+def test_an_address_nobody_could_be_asked_at_costs_nothing(clock: Clock) -> None:
+    allowed = int(WEIGHT_PER_MINUTE * 0.01) // WEIGHTS["aggTrades"]
+
+    async def story(_venue: Venue, rest: RestClient) -> None:
+        for _ in range(allowed):
+            await rest.newest_id("BTCUSDT")
+        assert clock.slept_s == []
+
+    _run(story, share=0.01, before=(f"http://127.0.0.1:{unused_port()}",))
 
 
 def test_what_others_at_this_address_spent_counts(clock: Clock) -> None:

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from k2.binance.websocket import connect, feed_url
+from k2.binance.websocket import ConnectError, connect, feed_url
 from k2.errors import RetryError
 from k2.simulator import Exchange, ExchangeConfig
 
@@ -62,6 +62,47 @@ def test_a_refused_connection_is_to_be_tried_again() -> None:
             await connect(url, Heard())
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("location", "named"),
+    [
+        (b"https://portal.example/login?token=hush#hush", "'https://portal.example/login'"),
+        (b"wss://me:hush@portal.example/", "'wss://portal.example/'"),  # pragma: allowlist secret
+        (b"wss://.portal/", "'wss://.portal/'"),
+        (b"ws://127.0.0.1:port/", "'ws://127.0.0.1:port/'"),
+        (b"ws://[portal]/", "'ws://[portal]/'"),
+        (b"/\xff", "'/"),
+        (b"", "''"),
+    ],
+)
+def test_a_redirect_is_not_followed_and_says_where_it_points(location: bytes, named: str) -> None:
+    async def scene() -> None:
+        followed = False
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal followed
+            followed = (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET / ")
+            head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location
+            writer.write(head + b"\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1") as server, asyncio.timeout(10):
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(ConnectError, match="302") as caught:
+                await connect(f"ws://127.0.0.1:{port}/ws", Heard())
+        assert f"redirect to {named}" in str(caught.value)
+        assert "hush" not in str(caught.value)
+        assert caught.value.kind == "handshake"
+        assert not followed
+
+    asyncio.run(scene())
+
+
+def test_an_address_that_is_none_is_a_connection_that_could_not_be_opened() -> None:
+    with pytest.raises(ConnectError, match="portal"):
+        asyncio.run(connect("ws://.portal/ws", Heard()))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ class FakeRest:
         self.asked_symbols: list[list[str]] = []
         self.trading: set[str] = set()
         self.unlisted: set[str] = set()
+        self.away_for_symbols = False
         self.most_at_once = 0
         self.way_s = 0.02
         self._at_once = 0
@@ -119,6 +120,8 @@ class FakeRest:
     async def symbols(self, names: Sequence[str]) -> dict[str, Symbol]:
         self.asked_symbols.append(list(names))
         await self._answer()
+        if self.away_for_symbols:
+            raise RetryError("503")
         return {n: Symbol(n, n[:3], n[3:]) for n in names if n not in self.unlisted}
 
     async def quoted_in(self, quotes: Iterable[str]) -> set[str]:

@@ -45,3 +45,23 @@ def test_the_surest_answer_counts_and_a_rest_that_is_away_changes_nothing() -> N
         assert metrics.clock_uncertainty.labels().value == 1
 
     asyncio.run(story())
+
+
+def test_a_clock_set_back_during_a_question_spoils_its_answer_and_those_before() -> None:
+    answers = [
+        *[(5 * S, 0, 5 * S + S // 50)] * 3,
+        (5 * S, 0, S // 50),  # it was 5 s ahead when we asked, and right when the answer came
+        *[(0, S, 2 * S)] * 2,
+    ]
+
+    async def ask() -> tuple[int, int, int]:
+        return answers.pop(0)
+
+    async def story() -> None:
+        watch = ClockWatch(ask)
+        await watch.look()
+        assert watch.best == pytest.approx(Offset(5.01, 0.01))
+        await watch.look()
+        assert watch.best == Offset(0.0, 1.0)
+
+    asyncio.run(story())

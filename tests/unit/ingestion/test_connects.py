@@ -113,14 +113,44 @@ def test_a_damaged_file_is_counted_anew(
     assert json.loads(path.read_text()) == [clock.wall_s]
 
 
-def test_a_path_that_cannot_be_written_keeps_nobody_from_the_exchange(
+def test_a_path_that_cannot_be_written_keeps_nobody_from_the_exchange_nor_the_limit_from_us(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = _Clock()
     (tmp_path / "a file").write_text("")
-    (budget,) = _budgets(tmp_path / "a file" / "connects.json", clock, count=1)
-    for _ in range(10):
-        assert asyncio.run(_take(budget, clock, monkeypatch)) == 0
+
+    async def scenario() -> None:
+        (budget,) = _budgets(tmp_path / "a file" / "connects.json", clock, count=1)
+        waits = [await _take(budget, clock, monkeypatch) for _ in range(5)]
+        assert waits[:3] == [0, 0, 0]
+        assert waits[3] == pytest.approx(CONNECTS_WINDOW_S, abs=0.2)
+        assert waits[4] == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_fills_up_and_has_room_again_loses_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, path = _Clock(), tmp_path / "connects.json"
+
+    async def scenario() -> None:
+        (budget,) = _budgets(path, clock, count=1)
+        await _take(budget, clock, monkeypatch)
+        before = path.read_bytes()
+        in_the_way = tmp_path / "connects.json.new"
+        in_the_way.mkdir()
+        clock.wall_s += 10
+        await _take(budget, clock, monkeypatch)
+        assert path.read_bytes() == before, "whoever starts now still counts those"
+        in_the_way.rmdir()
+        clock.wall_s += 10
+        await _take(budget, clock, monkeypatch)
+        assert len(json.loads(path.read_text())) == 3
+        wait_s = await _take(budget, clock, monkeypatch)
+        assert wait_s == pytest.approx(CONNECTS_WINDOW_S - 20, abs=0.2)
+
+    asyncio.run(scenario())
 
 
 def test_a_clock_set_back_costs_one_window_and_not_the_time_it_was_set_back_by(

@@ -6,11 +6,12 @@ import msgspec
 
 from k2.ingestion.duties import Duties
 from k2.ingestion.ports import Ports
+from k2.ingestion.quiet import ProbePace
 from k2.ingestion.rejects import Rejects
 from k2.kafka.clients import LIBRARY
 from k2.kafka.dead_letters import DeadLetters
 from k2.kafka.position import NEVER_TRADED, OpenGap
-from k2.market import IdRange
+from k2.market import IdRange, StreamKind
 from k2.tape.silence import Silence
 from unit.ingestion.shard_world import (
     FakeRest,
@@ -44,6 +45,7 @@ class Scene:
             legs=2,
             heal_wait_max_s=60.0,
             hears=lambda: True,
+            probe_pace=ProbePace(StreamKind.AGG_TRADE, share=0.5, host=host),
         )
         self.world.shard.on_hole = self.duties.hole
         self.world.shard.on_loss = self.duties.look

@@ -125,6 +125,25 @@ def test_a_hole_that_stays_open_is_asked_for_less_and_less_often() -> None:
     scene.play(story())
 
 
+def test_an_id_somewhat_ahead_does_not_have_rest_asked_at_every_trade() -> None:
+    scene = Scene()
+
+    async def story() -> None:
+        scene.stream(100 + FAR_AHEAD // 2)  # mangled, and near enough to be believed
+        for source_id in range(100, 100 + 5 * 600):
+            scene.rest.newest = source_id
+            scene.stream(source_id)
+            await asyncio.sleep(0.2)
+        assert 600 / POLL_DELAY_MAX_S * 0.9 < len(scene.rest.asked) < 600 / POLL_DELAY_MAX_S + 10
+        scene.rest.newest += 50
+        await scene.reaches(scene.rest.newest + 1, within_s=POLL_DELAY_MAX_S + 1)
+        asked = len(scene.rest.asked)
+        await asyncio.sleep(1)
+        assert len(scene.rest.asked) > asked + 1, "what REST brought, it may bring more of"
+
+    scene.play(story())
+
+
 def test_failures_are_not_the_end_of_catching_up() -> None:
     scene = Scene()
     scene.rest.newest, scene.rest.failures = 3_499, 2
@@ -405,6 +424,20 @@ def test_a_symbol_that_begins_with_a_row_nobody_can_use_begins_there() -> None:
     scene.play(story())
     assert scene.started_at == [0, 0]
     assert (scene.gaps, scene.ids) == ([(GapClass.VOID, IdRange(0, 0))], [1])
+
+
+def test_a_symbol_dropped_before_its_healer_ran_is_never_healed() -> None:
+    scene = Scene()
+
+    async def story() -> None:
+        scene.stream(104)
+        healing = asyncio.ensure_future(scene.healer.run())
+        scene.healer.stop()
+        await asyncio.sleep(60)
+        assert healing.done()
+        assert scene.rest.asked == []
+
+    virtually(story())
 
 
 def test_a_symbol_dropped_is_healed_no_more() -> None:

@@ -156,7 +156,10 @@ def test_an_archive_is_shown_while_it_answers_whatever_else_comes() -> None:
         await site.answer(replies(msgspec.json.encode(ill), 503))
         await until(lambda: lake.archive)
         assert lake.health().archive == ill
-        for other in (b'{"status":"healthy"}', b"<html>", b"\xff", b"x" * (2 << 20)):
+        no_text, deep = b'{"status":"\xff"}', b'{"x":' + b"[" * 100_000
+        for other in (
+            *(b'{"status":"healthy"}', b"<html>", b"\xff", b"x" * (2 << 20), no_text, deep),
+        ):
             await site.answer(replies(other))
             await until(lambda: not lake.archive)
             assert "somebody else answers" in lake.dependency.health().problem
@@ -167,6 +170,38 @@ def test_an_archive_is_shown_while_it_answers_whatever_else_comes() -> None:
         assert (lake.health().answers, lake.health().answered) == (False, True)
 
     watching(watch, story)
+
+
+async def redirects(_request: web.Request) -> web.Response:
+    return web.Response(status=302, headers={"Location": "http://a..b/"})
+
+
+def test_a_redirect_of_an_archives_port_is_somebody_elses_answer() -> None:
+    lakes: list[Lake] = []
+
+    def watch(site: Site) -> Any:
+        lakes.append(Lake(site.port, host=MACHINE))
+        return watch_archive(lakes[0])
+
+    async def story(site: Site) -> None:
+        await site.answer(redirects)
+        await until(lambda: "somebody else" in lakes[0].dependency.health().problem)
+        asked = site.asked
+        await until(lambda: site.asked > asked + 1)
+
+    watching(watch, story)
+
+
+def test_a_registry_that_redirects_is_there() -> None:
+    registry = Dependency("http://registry", host=MACHINE)
+
+    async def story(site: Site) -> None:
+        await site.answer(redirects)
+        await until(lambda: registry.reachable)
+
+    watching(
+        lambda site: watch_registry(Registry(f"http://127.0.0.1:{site.port}"), registry), story
+    )
 
 
 def test_the_age_of_a_commit_grows_between_two_looks() -> None:

@@ -2,22 +2,34 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
+
+from k2.binance.limits import PATHS, WEIGHT_PER_MINUTE, WEIGHTS
+from k2.errors import StopError
 from k2.ingestion.quiet import (
     LOOK_EVERY_S,
     OVERDUE_AGAIN_S,
     PROBE_EVERY_S,
-    PROBES_PER_LOOK,
+    PROBES_SHARE,
+    ProbePace,
     QuietProbe,
 )
+from k2.ingestion.supervision import first_of
+from k2.kafka.position import ShardPosition, SymbolPosition
+from k2.market import StreamKind
 from k2.observability import metrics
 from k2.tape.silence import ALLOWED_MIN_S, Silence
 from unit.ingestion.shard_world import FakeRest, ShardWorld, beside, until, virtual_host, virtually
+from unit.trades import trade
+
+AGG = StreamKind.AGG_TRADE
+SHARE = 0.5
 
 
 class Scene:
     """A shard whose tape stands at 100, with the rhythm of each symbol."""
 
-    def __init__(self, *more: str) -> None:
+    def __init__(self, *more: str, pace: ProbePace | None = None) -> None:
         self.world = ShardWorld(next_id=100)
         self.host = virtual_host()
         self.rest = FakeRest()
@@ -35,6 +47,7 @@ class Scene:
             self.rest,
             silences=self.silences,
             found=lambda symbol, newest_id: self.found.append((symbol, newest_id)),
+            pace=pace or ProbePace(AGG, share=SHARE, host=self.host),
             host=self.host,
         )
 
@@ -84,6 +97,37 @@ def test_ids_nobody_delivered_are_told() -> None:
         await scene.play(story())
 
     virtually(tell())
+
+
+def test_an_exchange_that_began_its_ids_anew_is_refused_while_it_runs() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        _told(scene, last_ts_us=trade(3).trade_ts_us - 1)
+        scene.rest.newest = 3
+        with pytest.raises(ExceptionGroup) as caught:
+            await scene.play(asyncio.sleep(10 * PROBE_EVERY_S))
+        assert "its ids were reset" in str(first_of(caught.value))
+        assert isinstance(first_of(caught.value), StopError)
+
+    virtually(tell())
+
+
+def test_a_rest_that_only_trails_is_waited_for() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        _told(scene, last_ts_us=trade(3).trade_ts_us)
+        scene.rest.newest = 3
+        await scene.play(asyncio.sleep(10 * PROBE_EVERY_S))
+        assert scene.found == []
+
+    virtually(tell())
+
+
+def _told(scene: Scene, *, last_ts_us: int) -> None:
+    """Have the log say when the tape's last trade was traded."""
+    where = SymbolPosition(100, 99, 0, last_ts_us)
+    scene.world.log.say(ShardPosition({"BTCUSDT": where}))
+    scene.world.follow()
 
 
 def test_a_rest_that_is_away_or_has_nothing_and_a_tape_that_has_not_begun_tell_nothing() -> None:
@@ -154,14 +198,77 @@ def test_many_quiet_symbols_cost_a_bounded_weight_and_each_has_its_turn() -> Non
         scene = Scene(*names)
 
         async def story() -> None:
-            await asyncio.sleep(600)
+            await asyncio.sleep(PROBE_EVERY_S + 600)
 
         await scene.play(story())
-        looks = (600 - PROBE_EVERY_S) / LOOK_EVERY_S + 1
-        assert len(scene.rest.asked_newest) <= looks * PROBES_PER_LOOK
+        assert 550 < len(scene.rest.asked_newest) <= 600, "60 a minute"
         assert set(scene.rest.asked_newest) == {"BTCUSDT", *names}
         counts = [scene.rest.asked_newest.count(name) for name in names]
         assert max(counts) - min(counts) <= 1
+
+    virtually(tell())
+
+
+@pytest.mark.parametrize("kind", list(StreamKind))
+@pytest.mark.parametrize("share", [0.1, SHARE])
+def test_all_shards_of_a_process_share_one_small_part_of_its_weight(
+    kind: StreamKind, share: float
+) -> None:
+    async def tell() -> None:
+        pace = ProbePace(kind, share=share, host=virtual_host())
+        names = [f"S{number}USDT" for number in range(100)]
+        scenes = [Scene(*names, pace=pace) for _ in range(4)]
+
+        async def watch() -> None:
+            await asyncio.gather(*(scene.probe.run() for scene in scenes))
+
+        await beside(watch(), asyncio.sleep(PROBE_EVERY_S + 3600))
+        asked = [len(scene.rest.asked_newest) for scene in scenes]
+        most = 60 * PROBES_SHARE * share * WEIGHT_PER_MINUTE / WEIGHTS[PATHS[kind]]
+        assert most * 0.95 < sum(asked) <= most + 1
+        assert max(asked) - min(asked) <= 1, "each has its turn"
+
+    virtually(tell())
+
+
+def test_symbols_that_are_halted_for_hours_hide_no_other() -> None:
+    async def tell() -> None:
+        halted = [f"H{number}USDT" for number in range(60)]
+        quiet = [f"Q{number}USDT" for number in range(20)]
+        scene = Scene(*halted, *quiet)
+
+        async def story() -> None:
+            async with asyncio.TaskGroup() as group:
+                for symbol in halted:
+                    group.create_task(scene.trade(every_s=1, times=30, symbol=symbol))
+            scene.rest.asked_newest.clear()
+            await asyncio.sleep(3600)
+
+        await scene.play(story())
+        asked = scene.rest.asked_newest
+        for symbols in (halted, quiet):
+            counts = [asked.count(symbol) for symbol in symbols]
+            assert min(counts) >= 20
+            assert max(counts) - min(counts) <= 1
+
+    virtually(tell())
+
+
+def test_silence_is_news_whatever_asking_waits_for() -> None:
+    async def tell() -> None:
+        scene = Scene()
+        scene.rest.way_s = 3600
+        silent = metrics.symbol_silent.labels("BTCUSDT")
+
+        async def story() -> None:
+            await scene.trade(every_s=0.1, times=600)
+            await asyncio.sleep(ALLOWED_MIN_S + LOOK_EVERY_S)
+            assert silent.value == 1
+            await scene.trade(every_s=0.1, times=100)
+            assert silent.value == 0
+
+        silent.set(0)
+        await scene.play(story())
 
     virtually(tell())
 

@@ -273,6 +273,28 @@ def test_a_quote_asset_new_in_the_file_is_looked_up_at_once(tmp_path: Path) -> N
     virtually(tell())
 
 
+def test_a_halted_symbol_stays_recorded_and_a_new_one_is_recorded_once_it_trades() -> None:
+    async def tell() -> None:
+        capture = Capture(text="all:USDT\n")
+        capture.rest.trading = {"BTCUSDT", "ETHUSDT"}
+
+        async def story() -> None:
+            await asyncio.sleep(1.5 * LISTING_EVERY_S)
+            capture.rest.trading = set()  # maintenance: exchangeInfo lists them all, as BREAK
+            await asyncio.sleep(3 * LISTING_EVERY_S)
+            capture.watch.look()
+            await asyncio.sleep(3 * LISTING_EVERY_S)
+            assert capture.told == []
+            assert len(capture.rest.asked_symbols) == 6, "only whether they are listed, at a look"
+            capture.rest.trading = {"BTCUSDT", "ETHUSDT", "NEWUSDT"}
+            await asyncio.sleep(LISTING_EVERY_S)
+            assert capture.told == ["+NEWUSDT 5000000"]
+
+        await capture.play(story())
+
+    virtually(tell())
+
+
 def test_a_delisted_symbol_leaves_and_stays_away_until_it_trades_again() -> None:
     async def tell() -> None:
         capture = Capture(text="all:USDT\nETHUSDT\n")
@@ -280,12 +302,57 @@ def test_a_delisted_symbol_leaves_and_stays_away_until_it_trades_again() -> None
 
         async def story() -> None:
             await asyncio.sleep(1.5 * LISTING_EVERY_S)
-            capture.rest.trading = set()  # exchangeInfo lists them still, as BREAK
+            capture.rest.trading = set()  # halted first, as delistings go
+            await asyncio.sleep(LISTING_EVERY_S)
+            assert capture.told == []
+            capture.rest.unlisted = {"BTCUSDT", "ETHUSDT"}
             await asyncio.sleep(3 * LISTING_EVERY_S)
             assert capture.told == ["-BTCUSDT"], "a name of its own line is the operator's"
+            capture.rest.unlisted = set()
+            await asyncio.sleep(LISTING_EVERY_S)
+            assert capture.told == ["-BTCUSDT"], "listed anew, and halted"
             capture.rest.trading = {"BTCUSDT"}
             await asyncio.sleep(LISTING_EVERY_S)
             assert capture.told == ["-BTCUSDT", "+BTCUSDT 5000000"]
+
+        await capture.play(story())
+
+    virtually(tell())
+
+
+def test_a_rest_that_is_away_delists_nothing() -> None:
+    async def tell() -> None:
+        capture = Capture(text="all:USDT\n")
+        capture.rest.trading = {"BTCUSDT", "ETHUSDT"}
+
+        async def story() -> None:
+            await asyncio.sleep(1.5 * LISTING_EVERY_S)
+            capture.rest.trading, capture.rest.unlisted = {"ETHUSDT"}, {"BTCUSDT"}
+            capture.rest.away_for_symbols = True
+            await asyncio.sleep(LISTING_EVERY_S)
+            assert capture.told == []
+            capture.rest.away_for_symbols = False
+            await asyncio.sleep(LISTING_EVERY_S)
+            assert capture.told == ["-BTCUSDT"]
+
+        await capture.play(story())
+
+    virtually(tell())
+
+
+def test_a_listing_without_any_of_the_symbols_is_not_believed() -> None:
+    async def tell() -> None:
+        capture = Capture(text="all:USDT\n")
+        capture.rest.trading = {"BTCUSDT", "ETHUSDT"}
+
+        async def story() -> None:
+            await asyncio.sleep(1.5 * LISTING_EVERY_S)
+            capture.rest.trading, capture.rest.unlisted = set(), {"BTCUSDT", "ETHUSDT"}
+            await asyncio.sleep(3 * LISTING_EVERY_S)
+            assert capture.told == []
+            capture.rest.trading, capture.rest.unlisted = {"ETHUSDT"}, {"BTCUSDT"}
+            await asyncio.sleep(LISTING_EVERY_S)
+            assert capture.told == ["-BTCUSDT"]
 
         await capture.play(story())
 
@@ -299,7 +366,7 @@ def test_so_it_does_with_a_standby_before_the_writer_has_noticed() -> None:
 
         async def story() -> None:
             await asyncio.sleep(1.5 * LISTING_EVERY_S)
-            capture.rest.trading = {"ETHUSDT"}
+            capture.rest.trading, capture.rest.unlisted = {"ETHUSDT"}, {"BTCUSDT"}
             await asyncio.sleep(LISTING_EVERY_S)
             capture.watch.look()
             await asyncio.sleep(60)
