@@ -7,12 +7,15 @@ import http.client
 import json
 import os
 import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 DEADLINE_S = 3.0
 ANSWER_MAX_BYTES = 1 << 22
 VARIABLE, PORT_DEFAULT = "K2_HEALTH_PORT", "8001"
 PATHS = {"--ready": "/readyz", "--live": "/livez"}
+STATUSES = {"healthy": True, "degraded": True, "unhealthy": False}
+"""What /health says, and whether it is good."""
 
 USAGE = f"""\
 Usage: k2 healthcheck [--ready | --live] [--url URL]
@@ -53,9 +56,8 @@ def main(words: list[str]) -> int:
 
 def ask(url: str, path: str) -> tuple[bool, str]:
     """Return whether the answer is good, and what to say of it."""
-    parts = urlsplit(url)
     try:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=DEADLINE_S)
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=DEADLINE_S)
         try:
             connection.request("GET", path)
             reply = connection.getresponse()
@@ -63,21 +65,33 @@ def ask(url: str, path: str) -> tuple[bool, str]:
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as exc:
-        return False, f"no answer from {url}{path}: {exc}"
-    return reply.status == 200, f"{_told(body)} ({path}: {reply.status})"
+        return False, f"no answer from {url}{path}: {str(exc).strip()}"
+    good, told = _judged(path, body)
+    return good and reply.status == 200, f"{told} ({path}: {reply.status})"
 
 
-def _told(body: bytes) -> str:
+def _judged(path: str, body: bytes) -> tuple[bool, str]:
+    """Return whether the body says that all is well: another server on our port says 200 too."""
     try:
         found = json.loads(body)
-    except ValueError:
-        return "an answer that is not ours"
-    if not isinstance(found, dict):
-        return "an answer that is not ours"
-    if "status" in found:
-        problems = " ".join(str(one.get("text", "")) for one in found.get("problems", []))
-        return f"{found['status']}: {problems}" if problems else str(found["status"])
-    if "ready" in found:
-        because = ", ".join(found.get("because", []))
-        return "ready" if found["ready"] else f"not ready: {because}"
-    return "live" if found.get("live") else "an answer that is not ours"
+    except (ValueError, RecursionError):
+        found = None
+    said = found if isinstance(found, dict) else {}
+    if path == "/health" and (status := str(said.get("status"))) in STATUSES:
+        problems = " ".join(
+            str(one.get("text", "")) for one in _listed(said, "problems") if isinstance(one, dict)
+        )
+        return STATUSES[status], f"{status}: {problems}" if problems else status
+    if path == "/readyz" and said.get("ready") is True:
+        return True, "ready"
+    if path == "/readyz" and said.get("ready") is False:
+        because = ", ".join(str(one) for one in _listed(said, "because"))
+        return False, f"not ready: {because}" if because else "not ready"
+    if path == "/livez" and said.get("live") is True:
+        return True, "live"
+    return False, "an answer that is not ours"
+
+
+def _listed(said: dict[str, Any], name: str) -> list[Any]:
+    found = said.get(name)
+    return found if isinstance(found, list) else []

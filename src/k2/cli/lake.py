@@ -1,6 +1,8 @@
 """``k2 verify`` and ``k2 query``: what the lake holds."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,9 @@ from rich.console import Console
 
 from k2.cli.output import TEXT, Output, print_json, print_table
 from k2.cli.session import Symbols, open_lake, session
+from k2.errors import RejectError
 from k2.ingestion.supervision import ExitCode
+from k2.market.wanted import parse_names
 
 COLUMNS_ABREAST_MAX = 8
 """Rows with more columns are printed one below the other."""
@@ -38,23 +42,32 @@ def verify(
     `k2 verify --max-age 60 --symbols BTCUSDT`.
 
     Args:
-        symbols: Symbols that must have rows, beside those that have some (default: those `k2 up`
-            ran with, or BINANCE_SYMBOLS).
+        symbols: Symbols that must have rows, beside those that have some (default: those that are
+            recorded, K2_SYMBOLS_FILE or BINANCE_SYMBOLS; of all:USDT those that have some).
         max_age: Exit 1 also when a symbol's newest row is older than so many seconds: any symbol
             of the lake, or with --symbols one of those.
         lake: The lake's folder (K2_LAKE_DIR, default: that of the last `k2 up`).
         state_dir: Where `k2 up` kept everything (K2_STATE_DIR, default var).
         output: Text for people, or JSON.
     """
-    from k2.lake.freshness import in_words, older_than, row_ages  # noqa: PLC0415 - fast `--help`
-    from k2.lake.proof import prove  # noqa: PLC0415 - `k2 --help` stays fast
+    from k2.ingestion.symbols_file import wanted_symbols  # noqa: PLC0415 - fast `--help`
+    from k2.lake.freshness import in_words, older_than, row_ages  # noqa: PLC0415
+    from k2.lake.proof import prove  # noqa: PLC0415
     from k2.lake.report import show_proof  # noqa: PLC0415
 
     settings = session({"symbols": symbols, "lake_dir": lake, "state_dir": state_dir})
-    proof = prove(open_lake(settings), configured=settings.symbols)
+    wanted = wanted_symbols(settings) if symbols is None else parse_names(settings.symbols)
+    proof = prove(open_lake(settings), configured=wanted.names)
     now_us = time.time_ns() // 1000
     ages = row_ages(proof, now_us=now_us)
-    judged = [one for one in ages if symbols is None or one.symbol in settings.symbols]
+    judged = [
+        one
+        for one in ages
+        # A symbol's name ends in its quote asset.
+        if symbols is None
+        or one.symbol in wanted.names
+        or one.symbol.endswith(tuple(wanted.quotes))
+    ]
     stale = [] if max_age is None else older_than(judged, age_max_s=max_age)
     if output.as_json:
         age_s = {one.symbol: one.age_s for one in ages}
@@ -96,8 +109,10 @@ def query(
         output: Text for people, or JSON.
     """
     settings = session({"lake_dir": lake, "state_dir": state_dir})
-    answer = open_lake(settings).run(sql)
+    reader = open_lake(settings)
+    answer = reader.run(sql)
     if output.as_json:
+        _require_own_names(answer.columns)
         print_json([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
     elif len(answer.columns) > COLUMNS_ABREAST_MAX:
         for row in answer.rows:
@@ -105,3 +120,11 @@ def query(
     else:
         print_table(answer.columns, answer.rows)
     return ExitCode.CLEAN
+
+
+def _require_own_names(columns: Sequence[str]) -> None:
+    """Refuse what JSON cannot hold: of columns with one name only the last would be left."""
+    if repeated := sorted(name for name, times in Counter(columns).items() if times > 1):
+        raise RejectError(
+            f"several columns are called {', '.join(repeated)}: name each with AS for --json"
+        )

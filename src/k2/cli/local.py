@@ -117,12 +117,18 @@ def down(
     settings = load_settings({"state_dir": state_dir})
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not yes
     return run_down(
-        settings.state_dir, delete=delete, confirm=_asked if asks else lambda _what: True
+        settings.state_dir, delete=delete, confirm=asked if asks else lambda _what: True
     )
 
 
-def _asked(what: str) -> bool:
-    return input(f"{what}\nThis cannot be undone. Remove? (y/N) ").strip().lower() in ("y", "yes")
+def asked(what: str) -> bool:
+    """Say whether the one at the terminal agrees; no answer (Ctrl-D) is none."""
+    try:
+        answer = input(f"{what}\nThis cannot be undone. Remove? (y/N) ")
+    except EOFError:
+        sys.stdout.write("\n")
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _is_positive(text: str) -> bool:

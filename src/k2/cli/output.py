@@ -10,6 +10,7 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 @Parameter(name="*")
@@ -50,7 +51,10 @@ def print_either(value: Any, text: str, as_json: bool) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under their columns; None is an empty cell."""
     width = shutil.get_terminal_size((160, 50)).columns
-    table = Table(*columns)
+    # Text: in a plain string Rich takes [a-z] for a style of its own.
+    table = Table()
+    for column in columns:
+        table.add_column(Text(column))
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
     Console(width=width).print(table)

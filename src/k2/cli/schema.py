@@ -8,8 +8,10 @@ from cyclopts import App
 
 from k2.cli.output import TEXT, Output, print_either, print_json, print_table
 from k2.cli.session import ONE_FLAG, session
-from k2.errors import K2Error
+from k2.errors import K2Error, RejectError
 from k2.ingestion.supervision import ExitCode
+
+SHOWN_CHARS = 200
 
 schema = App(name="schema", help="The trade schema and the registry.", help_epilogue="")
 
@@ -86,11 +88,16 @@ def schema_show(
         if latest is None:
             raise K2Error(f"{subject} is not registered: run `k2 schema register`")
         text = latest.schema_text
-    parsed = msgspec.json.decode(text)
-    if output.as_json:
-        print_json(parsed)
-        return ExitCode.CLEAN
-    rows = [(f["name"], _type_name(f["type"]), f.get("doc", "")) for f in parsed["fields"]]
+    try:
+        parsed = msgspec.json.decode(text)
+        if output.as_json:
+            print_json(parsed)
+            return ExitCode.CLEAN
+        rows = [(f["name"], _type_name(f["type"]), f.get("doc", "")) for f in parsed["fields"]]
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as exc:
+        # Only what is registered can be: somebody else's schema, of whatever kind.
+        shown = " ".join(text[:SHOWN_CHARS].split())
+        raise RejectError(f"what is registered is no Avro record: {shown}") from exc
     print_table(["field", "type", "meaning"], rows)
     return ExitCode.CLEAN
 
@@ -100,7 +107,7 @@ def _type_name(avro_type: Any) -> str:
         return " or ".join(_type_name(part) for part in avro_type)
     if isinstance(avro_type, dict):
         if avro_type.get("logicalType") == "decimal":
-            return f"decimal({avro_type['precision']},{avro_type['scale']})"
+            return f"decimal({avro_type['precision']},{avro_type.get('scale', 0)})"
         return str(avro_type.get("logicalType") or avro_type.get("name") or avro_type["type"])
     return str(avro_type)
 

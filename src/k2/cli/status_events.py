@@ -4,6 +4,7 @@ import asyncio
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from http.client import HTTPException
 
 import aiohttp
 import msgspec
@@ -26,16 +27,22 @@ def status_once(url: str) -> bytes:
         RetryError: If it does not answer.
     """
     try:
+        return _asked(url)
+    except (OSError, HTTPException, ValueError) as exc:
+        raise RetryError(
+            f"no answer from {url}/health: {str(exc).strip()}; "
+            "is `k2 stream` or `k2 up` running there?"
+        ) from exc
+
+
+def _asked(url: str) -> bytes:
+    try:
         with urllib.request.urlopen(f"{url}/health", timeout=DEADLINE_S) as reply:  # noqa: S310
             return bytes(reply.read(EVENT_MAX_BYTES))
     except urllib.error.HTTPError as exc:
         if exc.code == 503:
             return bytes(exc.read(EVENT_MAX_BYTES))
         raise RetryError(f"{url}/health answered {exc.code}") from exc
-    except (OSError, ValueError) as exc:
-        raise RetryError(
-            f"no answer from {url}/health: {exc}; is `k2 stream` or `k2 up` running there?"
-        ) from exc
 
 
 def decode_status(body: bytes) -> Health:

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from k2.errors import RetryError, StopError
 
 TIMEOUT_S = 5.0
 _CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
+
+# The last three: cut off or no HTTP at all, no JSON, and JSON nested too deep to be a registry's.
+_NO_ANSWER = (OSError, HTTPException, ValueError, RecursionError)
 
 
 class Registered(msgspec.Struct, frozen=True):
@@ -153,8 +157,9 @@ class Registry:
                     "SCHEMA_REGISTRY_USERNAME and SCHEMA_REGISTRY_PASSWORD"
                 ) from exc
             raise RetryError(f"schema registry at {self.url} answered {exc.code}: {said}") from exc
-        except (OSError, ValueError) as exc:
-            raise RetryError(f"schema registry at {self.url} cannot be reached: {exc}") from exc
+        except _NO_ANSWER as exc:
+            why = str(exc).strip()  # of what is no HTTP it is the first line
+            raise RetryError(f"schema registry at {self.url} cannot be reached: {why}") from exc
         if not isinstance(found, dict):
             raise RetryError(f"schema registry at {self.url} answered no object")
         return found
@@ -173,6 +178,6 @@ def _answer(exc: urllib.error.HTTPError) -> dict[str, Any]:
     """Return what a registry says beside the status; nothing of what is none."""
     try:
         found = json.load(exc)
-    except (ValueError, OSError):
+    except _NO_ANSWER:
         return {}
     return found if isinstance(found, dict) else {}

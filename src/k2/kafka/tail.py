@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from fastavro.schema import SchemaParseException
 
 from k2.errors import RejectError, RetryError
 from k2.kafka.admin import KafkaAdmin
@@ -13,6 +16,12 @@ from k2.kafka.encoding import decode_record, parse_schema, split_wire
 from k2.kafka.registry import Registry
 from k2.kafka.topics import TopicNames, describe_topics
 from k2.kafka.watermarks import watermarks
+
+_TRADE = (
+    *(("trade_ts_us", datetime), ("symbol", str), ("source_sequence", int), ("taker_side", str)),
+    *(("price", Decimal), ("quantity", Decimal), ("origin", str)),
+)
+"""What a line of ``k2 tail`` shows."""
 
 QUIET_S = 1.0
 TIMEOUT_S = 10.0
@@ -28,7 +37,7 @@ def tail_records(
 ) -> Iterator[dict[str, Any]]:
     """Yield the newest committed records, oldest first, then what arrives if ``follow``.
 
-    A record that is not Avro comes as its ``offset``, ``error`` and ``raw`` text.
+    A record that is no trade comes as its ``offset``, ``error`` and ``raw`` text.
 
     Raises:
         RetryError: If Kafka or the registry cannot be reached, or the topic does not exist.
@@ -69,11 +78,11 @@ def tail_records(
             ends = {p: end for p, end in ends.items() if not _reached(consumer, topic, p, end)}
         window.sort(key=lambda message: message.timestamp()[1])
         for message in window[-count:]:
-            yield _decoded(message, registry, schemas)
+            yield decoded(message, registry, schemas)
         while follow:
             for message in consumer.consume(1000, 0.2):
                 if message.error() is None:
-                    yield _decoded(message, registry, schemas)
+                    yield decoded(message, registry, schemas)
     except KafkaException as exc:
         raise RetryError(f"Kafka cannot read {topic}: {exc.args[0].str()}") from exc
     finally:
@@ -100,15 +109,39 @@ def _reached(consumer: Consumer, topic: str, partition: int, end: int) -> bool:
     return position >= end - 1
 
 
-def _decoded(message: Any, registry: Registry, schemas: dict[int, Any]) -> dict[str, Any]:
+def decoded(message: Any, registry: Registry, schemas: dict[int, Any]) -> dict[str, Any]:
+    """Return a record's trade, or its ``offset``, ``error`` and ``raw`` text where it is none.
+
+    Args:
+        message: As the consumer gave it.
+        registry: Asked for schemas not seen yet.
+        schemas: Those seen, by id.
+
+    Raises:
+        RetryError: If the registry cannot be reached.
+    """
     try:
-        schema_id, body = split_wire(message.value())
-        if schema_id not in schemas:
-            text = registry.schema_text(schema_id)
-            schemas[schema_id] = None if text is None else parse_schema(text)
-        if schemas[schema_id] is None:
-            raise RejectError(f"schema id {schema_id} is unknown")
-        return decode_record(body, schemas[schema_id])
+        return _trade(message.value(), registry, schemas)
     except RejectError as exc:
         raw = (message.value() or b"").decode("utf-8", errors="replace")
         return {"offset": message.offset(), "error": str(exc), "raw": raw}
+
+
+def _trade(value: bytes | None, registry: Registry, schemas: dict[int, Any]) -> dict[str, Any]:
+    schema_id, body = split_wire(value)
+    if schema_id not in schemas:
+        text = registry.schema_text(schema_id)
+        schemas[schema_id] = None if text is None else _parsed(schema_id, text)
+    if schemas[schema_id] is None:
+        raise RejectError(f"schema id {schema_id} is unknown")
+    record = decode_record(body, schemas[schema_id])
+    if absent := [name for name, kind in _TRADE if not isinstance(record.get(name), kind)]:
+        raise RejectError(f"no trade: it has no {', '.join(absent)}")
+    return record
+
+
+def _parsed(schema_id: int, text: str) -> Any:
+    try:
+        return parse_schema(text)
+    except (ValueError, TypeError, KeyError, SchemaParseException, RecursionError) as exc:
+        raise RejectError(f"schema id {schema_id} is no Avro schema: {exc!r}") from exc

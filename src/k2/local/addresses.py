@@ -1,6 +1,7 @@
 """Where the services of one ``k2 up`` listen, and what they and later commands are told of it."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from k2.settings import SESSION_FILE
 from k2.settings.security import LOGIN_VARIABLES
 
 _FOR_LATER = (
-    *("BINANCE_SYMBOLS", "BINANCE_STREAM", "BINANCE_WS_URL", "BINANCE_REST_URL"),
+    *("BINANCE_SYMBOLS", "BINANCE_STREAM", "BINANCE_WS_URL", "BINANCE_WS_URL_FALLBACK"),
+    *("BINANCE_REST_URL",),
     *("KAFKA_BOOTSTRAP", "KAFKA_TOPIC_PREFIX", "SCHEMA_REGISTRY_URL", "K2_LAKE_DIR"),
     "K2_SYMBOLS_FILE",
 )
@@ -48,6 +50,8 @@ class Addresses:
         self._settings = options.settings
         self._auto = options.auto_ports
         self._state_dir = state_dir
+        asked = (options.kafka_port, options.registry_port, options.advertised_port)
+        self._asked = {port for port in asked if port is not None}
 
     def services(self) -> ServicePorts:
         """Return where the services listen."""
@@ -99,7 +103,7 @@ class Addresses:
         }
 
     def _remembered(self, *names: str) -> dict[str, int]:
-        return remembered_ports(self._state_dir / "ports.json", names, excluding=set())
+        return remembered_ports(self._state_dir / "ports.json", names, excluding=self._asked)
 
 
 def kafka_environ(stack: StackAddress) -> dict[str, str]:
@@ -109,9 +113,18 @@ def kafka_environ(stack: StackAddress) -> dict[str, str]:
 
 def write_session(state_dir: Path, environ: Mapping[str, str]) -> None:
     """Leave the addresses for ``k2 verify``, ``query``, ``tail`` and ``schema``."""
-    lines = [f"{name}={environ[name]}" for name in _FOR_LATER if name in environ]
+    lines = [f"{name}={_quoted(environ[name])}" for name in _FOR_LATER if name in environ]
     text = "# Written by k2 up: what this state directory ran last.\n" + "\n".join(lines) + "\n"
     path = state_dir / SESSION_FILE
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def _quoted(value: str) -> str:
+    """Return a value as python-dotenv reads it back."""
+    if re.fullmatch(r"[\w./:,@%+=~-]*", value):
+        return value
+    # It expands ${NAME} within quotes too and knows no escape; but no name at all has a default.
+    value = value.replace("${", "${:-$}{")
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

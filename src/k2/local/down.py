@@ -18,12 +18,18 @@ DEADLINE_S = 7.0
 MARKER = "stack.lock"
 
 # What `k2 stream` and `k2 symbols` may have made there before any `k2 up` did.
-_OF_SERVICES = ("connects.json", "spill", "symbols-lake*.txt", ".symbols-lake*.txt.*")
+_OF_SERVICES = ("connects.json*", "spill", "symbols-lake*.txt", ".symbols-lake*.txt.*")
+
+# As ``local/venue.py`` names them: a folder that is only called much the same may be anybody's.
+_VENUES = ("", "-simulated", "-testnet", "-demo", "-binance.us", "-recorded-*")
+_LAKES = (f"lake{venue}{fills}" for venue in _VENUES for fills in ("", "-fills"))
 
 # Everything k2 ever makes there; nothing else is removed.
 _OURS = (
     *("kafka", "kafka.properties", "registry", "logs", "pids", "ports.json", "k2.env"),
-    *("prometheus", "dlq", "ports.tmp", "k2.tmp", "lake", "lake-*", "exchange-*", *_OF_SERVICES),
+    *("prometheus", "dlq", "ports.tmp", "k2.tmp", "exchange-simulated", "exchange-recorded-*"),
+    *_LAKES,
+    *_OF_SERVICES,
 )
 
 
@@ -101,7 +107,10 @@ def _ask_and_delete(state_dir: Path, confirm: Callable[[str], bool], console: Co
         console.print(f"left alone, they are not k2's: {', '.join(left)}")
     else:
         (state_dir / MARKER).unlink()
-        state_dir.rmdir()
+        try:
+            state_dir.rmdir()
+        except OSError as exc:  # a link, or a disk of its own
+            console.print(f"{state_dir} itself stays, empty: {exc.strerror}")
     return ExitCode.CLEAN
 
 

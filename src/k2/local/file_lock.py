@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+from k2.errors import StopError
+
 
 class FileLock:
     """An advisory lock on a file; the kernel releases it when the process ends, however."""
@@ -14,10 +16,19 @@ class FileLock:
 
     @classmethod
     def try_acquire(cls, path: Path) -> Self | None:
-        """Return the lock, or None while another process (or another lock here) holds it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Python's descriptors close on exec, so that a child does not keep the lock alive.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        """Return the lock, or None while another process (or another lock here) holds it.
+
+        Raises:
+            StopError: If the file or its folder cannot be made.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Python's descriptors close on exec, so that a child does not keep the lock alive.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as exc:
+            raise StopError(
+                f"{path} cannot be made ({exc.strerror}): choose another folder"
+            ) from exc
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

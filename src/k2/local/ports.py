@@ -109,19 +109,21 @@ def remembered_ports(
     """Return a free port for each name: last time's where it is still free, else a new one.
 
     Args:
-        path: File that keeps them; written when something changed.
+        path: File that keeps them; written when something changed. What it holds under other names
+            is theirs.
         names: What the ports are for.
         excluding: Ports already promised to something else.
     """
     wanted = list(names)
     known = _read(path)
+    promised = {*excluding, *(port for name, port in known.items() if name not in wanted)}
     ports: dict[str, int] = {}
     for name in wanted:
         port = known.get(name)
-        if port is not None and port not in {*excluding, *ports.values()} and is_free(port):
+        if port is not None and port not in {*promised, *ports.values()} and is_free(port):
             ports[name] = port
     missing = [name for name in wanted if name not in ports]
-    fresh = pick_free(len(missing), excluding={*excluding, *ports.values()})
+    fresh = pick_free(len(missing), excluding={*promised, *ports.values()})
     ports.update(zip(missing, fresh, strict=True))
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)

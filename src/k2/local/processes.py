@@ -134,6 +134,7 @@ async def spawn(command: Command, *, state_dir: Path) -> Child:
     record = {
         "pid": process.pid,
         "identity": process_identity(process.pid),
+        "folder": _folder_identity(state_dir),
         "command": list(command.argv),
     }
     temporary = pid_path.with_suffix(".tmp")
@@ -164,10 +165,14 @@ def find_leftover(name: str, *, state_dir: Path) -> psutil.Process | None:
     """Return the process that an earlier parent left running under this name, or None.
 
     A process that has the recorded pid but another identity is somebody else's, never returned.
+    Nor is one of the folder that this one is a copy of: it may well be at work there.
     """
     try:
         record = json.loads(_pid_path(state_dir, name).read_text(encoding="utf-8"))
         pid, identity = int(record["pid"]), str(record["identity"])
+        here = _folder_identity(state_dir)
+        if record.get("folder", here) != here:  # an older version does not say
+            return None
     except (OSError, ValueError, TypeError, KeyError):
         return None
     try:
@@ -225,6 +230,12 @@ def process_identity(pid: int) -> str | None:
         return f"{psutil.Process(pid).create_time():.2f}"
     except psutil.Error:
         return None
+
+
+def _folder_identity(folder: Path) -> str:
+    """Return what tells a folder from a copy of it, and stays when it is renamed."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:

@@ -57,7 +57,7 @@ def load_settings(
         SettingsError: Naming each variable, the value and what was expected.
     """
     _refuse_unknown(env_file)
-    given = {
+    given = _second_leg(env_file) | {
         str(Settings.model_fields[name].validation_alias): value
         for name, value in (overrides or {}).items()
         if value is not None
@@ -85,9 +85,25 @@ def load_settings(
     return settings
 
 
+def _second_leg(env_file: Path | None) -> dict[str, str]:
+    """Return the file's second leg where the environment's is of another exchange than the file's.
+
+    Whoever sets one address only did not mean it for what ``k2 up`` chose to run last.
+    """
+    in_file = _in_file(env_file)
+    ws_url, fallback = in_file.get("BINANCE_WS_URL"), os.environ.get("BINANCE_WS_URL_FALLBACK")
+    if not ws_url or not fallback or "BINANCE_WS_URL" in os.environ:
+        return {}
+    try:
+        fits = environment_of(fallback) == environment_of(ws_url)
+    except ValueError:  # no address: that is said where it is read
+        return {}
+    return {} if fits else {"BINANCE_WS_URL_FALLBACK": in_file.get("BINANCE_WS_URL_FALLBACK") or ""}
+
+
 def _refuse_unknown(env_file: Path | None) -> None:
     known = {str(field.validation_alias) for field in Settings.model_fields.values()}
-    in_file = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True).env_vars
+    in_file = _in_file(env_file)
     unknown = [
         name
         for name in sorted({*os.environ, *in_file})
@@ -98,6 +114,14 @@ def _refuse_unknown(env_file: Path | None) -> None:
         raise SettingsError(
             f"unknown variable {', '.join(unknown)}: k2 knows " + ", ".join(sorted(known))
         )
+
+
+def _in_file(env_file: Path | None) -> Mapping[str, str | None]:
+    try:
+        return DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True).env_vars
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+        raise SettingsError(f"{env_file}: cannot be read: {why}") from None
 
 
 def setting_rows(settings: Settings) -> list[SettingRow]:
@@ -118,5 +142,6 @@ def _problem(error: Any) -> str:
     expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if name in {variable(secret) for secret in SECRETS}:
         return f"{name}={MASK}: expected {expected}"
-    given = re.sub(r"//[^/\s]*@", f"//{MASK}@", repr(error["input"]))
+    # Up to the last @: a password may hold any character, the scheme may be forgotten.
+    given = re.sub(r"^(\W*(?:\w+://)?).*@", rf"\g<1>{MASK}@", repr(error["input"]))
     return f"{name}={given}: expected {expected}"

@@ -16,6 +16,7 @@ from k2.kafka.registry import Registry
 from k2.market import StreamKind
 from k2.settings.connections import kafka_connection, registry_of
 from k2.settings.security import SecuritySettings
+from k2.settings.sources import without_empty_paths
 from k2.settings.values import (
     Bootstrap,
     LogFile,
@@ -251,8 +252,8 @@ class Settings(SecuritySettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Keep command line, environment and file, in this order."""
-        del settings_cls, file_secret_settings
-        return init_settings, env_settings, dotenv_settings
+        del file_secret_settings
+        return init_settings, *without_empty_paths(settings_cls, env_settings, dotenv_settings)
 
     @property
     def kafka(self) -> KafkaConnection:

@@ -65,11 +65,19 @@ def _log_file(value: Any) -> Any:
     return os.devnull if value in ("off", "") else value
 
 
+def _no_folder(path: Path | None) -> Path | None:
+    if path is not None and path.is_dir():
+        raise ValueError("a file, not a folder")
+    return path
+
+
 def _bootstrap(value: str) -> str:
     for part in value.split(","):
         host, _, port = part.strip().rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("host:port, several separated by commas")
+    if "@" in value:
+        raise ValueError("host:port, without a user in it: that is KAFKA_SASL_USERNAME")
     return value
 
 
@@ -82,5 +90,5 @@ RestUrls = Annotated[
 ]
 PortNumber = Annotated[int, Field(ge=0, lt=65536)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-LogFile = Annotated[Path | None, BeforeValidator(_log_file)]
+LogFile = Annotated[Path | None, BeforeValidator(_log_file), AfterValidator(_no_folder)]
 Bootstrap = Annotated[str, AfterValidator(_bootstrap)]

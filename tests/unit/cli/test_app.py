@@ -1,4 +1,5 @@
 import pytest
+from pyiceberg.utils.config import Config
 
 from k2.cli import app as app_module
 from k2.cli import main
@@ -85,3 +86,24 @@ def test_symbols_come_by_spaces_or_commas_in_any_case() -> None:
 def test_structs_print_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json(IdRange(1, 2), indent=False)
     assert capsys.readouterr().out == '{"first_id":1,"last_id":2}\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "uri"),
+    [
+        (["verify"], ""),
+        (["query", "SELECT 1"], "postgresql+nosuchdriver://host/db"),
+        (["verify", "--json"], "nosuch://host"),
+    ],
+)
+def test_a_catalog_that_cannot_be_used_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], uri: str
+) -> None:
+    monkeypatch.setenv("K2_LAKE_CATALOG", "nosuch")
+    if uri:
+        monkeypatch.setattr(Config, "get_catalog_config", lambda *_a: {"type": "sql", "uri": uri})
+    assert run(monkeypatch, *words) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("k2: catalog nosuch cannot be used: ")
+    assert told.err.count("\n") == 1

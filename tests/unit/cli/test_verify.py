@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +66,39 @@ def test_an_empty_lake_has_no_age(
     monkeypatch.setattr(proof_module, "prove", lambda *_a, **_k: Proof(False, [], ["BTCUSDT"]))
     assert verify(max_age=60, output=JSON) == 1
     assert json.loads(capsys.readouterr().out)["newest_age_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "symbols", "wanted"),
+    [
+        ({"BINANCE_SYMBOLS": "all:USDT"}, None, set()),
+        ({"BINANCE_SYMBOLS": "all:USDT,BTCUSDC"}, None, {"BTCUSDC"}),
+        ({"K2_SYMBOLS_FILE": "symbols.txt"}, None, {"BTCUSDT"}),
+        ({"K2_SYMBOLS_FILE": "symbols.txt"}, ["bnbusdt", "all:USDC"], {"BNBUSDT"}),
+    ],
+)
+def test_rows_are_demanded_of_the_symbols_that_are_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variables: dict[str, str],
+    symbols: list[str] | None,
+    wanted: set[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("symbols.txt").write_text("BTCUSDT\nall:USDT\n-XRPUSDT\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    asked: list[set[str]] = []
+
+    def keep(_lake: object, *, configured: Collection[str]) -> Proof:
+        asked.append(set(configured))
+        return Proof(True, [], [])
+
+    monkeypatch.setattr(proof_module, "prove", keep)
+    assert verify(symbols=symbols) == 0
+    assert asked == [wanted]
+
+
+def test_the_age_is_judged_of_the_symbols_of_a_quote_asset_too() -> None:
+    assert verify(max_age=60, symbols=["all:USDC"]) == 0
+    assert verify(max_age=60, symbols=["all:USDT"]) == 1

@@ -113,6 +113,37 @@ def test_a_remembered_port_promised_to_something_else_is_replaced(tmp_path: Path
     assert remembered_ports(path, ["kafka"], excluding=first.values()) != first
 
 
+def test_names_that_are_asked_for_one_after_another_never_share_a_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2.local.ports._PICK_FROM", range(27_000, 27_003))
+    monkeypatch.setattr("k2.local.ports.can_listen", lambda *_a, **_k: True)
+    monkeypatch.setattr("k2.local.ports.is_free", lambda *_a, **_k: True)
+    path = tmp_path / "ports.json"
+
+    found = [
+        remembered_ports(path, [name], excluding=())[name]
+        for name in ("health", "kafka", "exchange")
+    ]
+
+    assert sorted(found) == [27_000, 27_001, 27_002]
+
+
+def test_a_file_that_repeats_a_port_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2.local.ports.is_free", lambda *_a, **_k: True)
+    path = tmp_path / "ports.json"
+    path.write_text('{"health": 27000, "kafka": 27000}')
+
+    first = remembered_ports(path, ["health"], excluding=())
+    kafka = remembered_ports(path, ["kafka"], excluding=())
+
+    assert kafka == {"kafka": 27_000}
+    assert first["health"] != 27_000
+    assert remembered_ports(path, ["health"], excluding=()) == first
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"kafka": "x"}', '{"kafka": null}'])
 def test_a_damaged_file_is_replaced(tmp_path: Path, content: str) -> None:
     path = tmp_path / "ports.json"

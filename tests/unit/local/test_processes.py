@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,36 @@ def test_a_leftover_of_a_killed_parent_is_found_and_ended(tmp_path: Path) -> Non
     assert is_gone(pid)
     assert find_leftover("child", state_dir=tmp_path) is None
     assert asyncio.run(end_leftover("child", state_dir=tmp_path, deadline_s=1.0)) is None
+
+
+def test_a_process_of_the_folder_that_was_copied_is_left_alone(tmp_path: Path) -> None:
+    original, copy, moved = tmp_path / "var", tmp_path / "backup", tmp_path / "moved"
+
+    async def run() -> tuple[int | None, int | None, int | None]:
+        child = await spawn(python(WAIT_FOR_EVER), state_dir=original)
+        shutil.copytree(original, copy)
+        ended = await end_leftover("child", state_dir=copy, deadline_s=10.0)
+        code = child.return_code
+        original.rename(moved)
+        ended_later = await end_leftover("child", state_dir=moved, deadline_s=10.0)
+        await child.wait()
+        return ended, code, None if ended_later is None else ended_later - child.pid
+
+    assert asyncio.run(run()) == (None, None, 0)
+
+
+def test_a_leftover_of_a_version_that_did_not_note_the_folder_is_found(tmp_path: Path) -> None:
+    async def run() -> bool:
+        child = await spawn(python(WAIT_FOR_EVER), state_dir=tmp_path)
+        pid_file = tmp_path / "pids" / "child.json"
+        record = json.loads(pid_file.read_text())
+        del record["folder"]
+        pid_file.write_text(json.dumps(record))
+        found = find_leftover("child", state_dir=tmp_path)
+        await child.terminate(deadline_s=10.0)
+        return found is not None and found.pid == child.pid
+
+    assert asyncio.run(run())
 
 
 def test_a_process_that_was_given_the_same_pid_is_left_alone(tmp_path: Path) -> None:

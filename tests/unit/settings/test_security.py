@@ -244,6 +244,29 @@ def test_a_password_in_an_address_is_refused_and_not_shown(
     assert CANARY not in told
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SCHEMA_REGISTRY_URL", f"http://svc:a/{CANARY}@reg:8081"),
+        ("SCHEMA_REGISTRY_URL", f"http://svc:{CANARY}@b@reg:8081"),
+        ("SCHEMA_REGISTRY_URL", f"svc:{CANARY}@reg:8081"),
+        ("BINANCE_WS_URL", f"wss://svc:a/{CANARY}@ws:1"),
+        ("BINANCE_REST_URL", f"https://a, https://svc:a/{CANARY}@rest:1"),
+        ("BINANCE_REST_URL", f"https://svc:a/{CANARY}@rest:1, ftp://b"),
+        ("KAFKA_BOOTSTRAP", f"svc:{CANARY}@host:9092"),
+        ("KAFKA_BOOTSTRAP", f"host:9092,svc:{CANARY}@host:9092"),
+        ("KAFKA_BOOTSTRAP", f"svc:{CANARY}@host:none"),
+        ("KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL", f"https://svc:a/{CANARY}@issuer"),
+    ],
+)
+def test_a_password_anywhere_in_an_address_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    told = _refused(monkeypatch, **{name: value})
+    assert f"{MASK}@" in told
+    assert CANARY not in told
+
+
 def _every_secret(monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return settings that hold all secrets there are, each a canary."""
     given = {variable(name): f"{CANARY}-{name}" for name in SECRETS}

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from k2.market import StreamKind
-from k2.settings import SettingsError, load_settings, setting_rows
+from k2.settings import Settings, SettingsError, load_settings, setting_rows
 
 SECOND = "wss://data-stream.binance.vision/ws"
 
@@ -200,6 +200,50 @@ def test_the_log_file_can_be_turned_off(
     assert load_settings(env_file=file).log_file == Path(os.devnull)
     monkeypatch.setenv("K2_LOG_FILE", text)
     assert load_settings().log_file == Path(os.devnull)
+
+
+def test_a_folder_is_no_log_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("K2_LOG_FILE", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"K2_LOG_FILE=.*: expected a file, not a folder"):
+        load_settings()
+
+
+PATHS = [
+    str(field.validation_alias)
+    for name, field in Settings.model_fields.items()
+    if "Path" in str(field.annotation) and name != "log_file"
+]
+
+
+@pytest.mark.parametrize("variable", PATHS)
+def test_an_empty_path_is_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    field = next(n for n, f in Settings.model_fields.items() if f.validation_alias == variable)
+    unset = getattr(load_settings(), field)
+    monkeypatch.setenv(variable, "")
+    assert getattr(load_settings(), field) == unset
+    monkeypatch.delenv(variable)
+    file = tmp_path / "k2.env"
+    file.write_text(f"{variable}=\n")
+    assert getattr(load_settings(env_file=file), field) == unset
+
+
+def test_an_empty_path_leaves_the_word_to_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert {"K2_LAKE_DIR", "K2_DLQ_DIR", "K2_STATE_DIR", "BINANCE_TLS_CA"} <= set(PATHS)
+    file = tmp_path / "k2.env"
+    file.write_text("K2_LAKE_DIR=elsewhere\n")
+    monkeypatch.setenv("K2_LAKE_DIR", "")
+    assert load_settings(env_file=file).lake_path == Path("elsewhere")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "k2.env"
+    file.write_bytes(b"K2_LAKE_DIR=\xff\xfe\n")
+    with pytest.raises(SettingsError, match=r"k2\.env: cannot be read: not UTF-8"):
+        load_settings(env_file=file)
 
 
 @pytest.mark.parametrize(
