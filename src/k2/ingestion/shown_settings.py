@@ -6,6 +6,7 @@ import sys
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from k2.settings import Settings, setting_rows
 
@@ -18,7 +19,7 @@ def print_settings(settings: Settings, *, as_json: bool) -> None:
     elif sys.stdout.isatty():
         table = Table("variable", "value", "meaning")
         for row in rows:
-            table.add_row(row.variable, row.value, row.meaning)
+            table.add_row(*map(Text, (row.variable, row.value, row.meaning)))  # no styles in them
         Console().print(table)
     else:
         # For a program: whole values, as a shell or an environment file takes them.

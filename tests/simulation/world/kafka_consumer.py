@@ -25,6 +25,8 @@ from simulation.world.node import Node
 if TYPE_CHECKING:
     from simulation.world.kafka_world import KafkaWorld
 
+REFUSED_EVERY_S = 0.5
+
 Rebalanced = Callable[["SimConsumer", list[TopicPartition]], object]
 
 
@@ -41,6 +43,7 @@ class SimConsumer:
         self._member: Member | None = None
         self._callbacks: dict[GroupEvent, Rebalanced | None] = {}
         self._closed = False
+        self._refused_again_s = 0.0
 
     # Reading.
 
@@ -212,11 +215,12 @@ class SimConsumer:
             self._call(member, GroupEvent.REVOKE, owned)
 
     def _refused(self) -> Message | None:
-        """Return the error of a topic that may not be read now."""
+        """Return the error of a topic that may not be read now, each half second."""
         until_s = self._kafka.unreadable_until_s
         now_s = running_loop().time()
         for topic, partition in self._fetcher.offsets:
-            if until_s.get(topic, 0.0) > now_s:
+            if until_s.get(topic, 0.0) > now_s >= self._refused_again_s:
+                self._refused_again_s = now_s + REFUSED_EVERY_S
                 error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
                 return Message(topic, partition, -1, error=error)
         return None
