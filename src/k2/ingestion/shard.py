@@ -16,6 +16,7 @@ import structlog
 
 from k2.ingestion.commits import Commits, Extra, Told, batch_of
 from k2.ingestion.host import Host
+from k2.ingestion.own_past import OwnPast
 from k2.ingestion.ring import Item, Ring, symbol_of
 from k2.ingestion.shard_log import ShardLog, ShardSettings
 from k2.ingestion.spill import Spill
@@ -33,8 +34,6 @@ from k2.tape.account import Account
 from k2.tape.arbiter import Hold, Placed, SymbolTape
 
 UNSPILL_AT_ONCE = 1_000
-OWN_PAST_S = 30.0
-"""A follower has caught up with its own process's last commit by then, whatever else is wrong."""
 
 _log = structlog.get_logger()
 
@@ -96,8 +95,7 @@ class Shard:
         self.last_commit_s = 0.0
         self.waits_since_s: float | None = None
         """Since when the writer has had something to commit, without a commit; None: nothing."""
-        self._ended: tuple[ShardPosition, float] | None = None
-        """Where our last term left the tape, and until when our own past may be followed."""
+        self._own_past = OwnPast()
         self.on_hole: Callable[[str], None] = _nobody
         """Told of each symbol whose trades wait for missing ids."""
         self.on_loss: Callable[[str], None] = _nobody
@@ -232,10 +230,10 @@ class Shard:
         self.news.set()
         if self.role is not Role.STANDBY:
             return
-        if self._is_our_past():
+        followed = Told.by(self.log.record)
+        if self._own_past.holds(followed.position, self._host.monotonic_s()):
             return
-        before = self.told
-        self._learn()
+        before, self.told = self.told, followed
         if before.position.symbols and before.position != self.told.position:
             self.seen_writing = True
             self.followed_s = self._host.monotonic_s()
@@ -261,7 +259,7 @@ class Shard:
         self.role = Role.TAKING_OVER
         what = f"shard {self.settings.shard} in Kafka"
         await until_it_works(what, self.log.take_over, draw=self._host.draw)
-        self._ended = None  # what was read is everything there is
+        self._own_past.end()
         self._learn()
         await self._admit(self)
         self._go_on()
@@ -308,13 +306,17 @@ class Shard:
         """Have ``write`` look again."""
         self._arrived.set()
 
-    async def step_down(self) -> None:
-        """Write no more; stay hot."""
-        if self.role is not Role.TAKING_OVER:
-            until_s = self._host.monotonic_s() + OWN_PAST_S
-            self._ended = self.told.position, until_s
+    def stop_writing(self) -> None:
+        """Follow the log from now on, which may yet have to tell what we wrote."""
         self.role = Role.STANDBY
         self.waits_since_s = None
+        self._own_past.begin(self.told.position, self._host.monotonic_s())
+
+    async def step_down(self) -> None:
+        """Write no more; stay hot."""
+        if self.role is Role.WRITER:
+            self.stop_writing()
+        self.role = Role.STANDBY
         self.seen_writing = False
         for extra in self._extras:
             extra.done.cancel()
@@ -324,21 +326,6 @@ class Shard:
         self.followed()
 
     # How.
-
-    def _is_our_past(self) -> bool:
-        """Whether the log, as followed so far, tells only what we wrote in our last term."""
-        if self._ended is None:
-            return False
-        ours, until_s = self._ended
-        followed = Told.by(self.log.record).position
-        behind = any(
-            symbol not in followed.symbols or followed.symbols[symbol].next_id < where.next_id
-            for symbol, where in ours.symbols.items()
-        )
-        if behind and self._host.monotonic_s() < until_s:
-            return True
-        self._ended = None
-        return False
 
     def _learn(self) -> None:
         self.told = Told.by(self.log.record)

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from k2.ingestion.shard import Role, Shard
+from k2.ingestion.shard import Shard
 from k2.kafka.transaction import FencedError
 from k2.observability import metrics
 
@@ -112,7 +112,7 @@ class Terms:
                 await shard.write(self._ending)
             except FencedError as exc:
                 fenced = exc
-            shard.role = Role.STANDBY
+            shard.stop_writing()
             self._group = None
             for task in self._tasks:
                 task.cancel()

@@ -6,7 +6,8 @@ import pytest
 
 from k2.ingestion import ring
 from k2.ingestion.commits import Told
-from k2.ingestion.shard import OWN_PAST_S, Offer, Role
+from k2.ingestion.own_past import OWN_PAST_S
+from k2.ingestion.shard import Offer, Role
 from k2.kafka.encoding import TradeEncoder
 from k2.kafka.position import Identity, ShardPosition, ShardRecord, SymbolPosition
 from k2.kafka.transaction import FencedError, Record
@@ -660,6 +661,8 @@ def test_our_own_commits_followed_late_are_not_another_process() -> None:
         await world.write_all()
         own = world.log.committed
         world.log.record = _standing(own, 12)
+        world.shard.stop_writing()
+        world.shard.followed()  # while its duties end
         await world.shard.step_down()
         assert world.stands_at[0] == 21, "what we wrote is not forgotten"
         for record in (_standing(own, 15), own):
