@@ -1,5 +1,10 @@
 """The four kinds of failure, named by what to do next."""
 
+import msgspec
+
+NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises at bytes it was not made for; the last one at brackets without end."""
+
 
 class K2Error(Exception):
     """Base of every error k2 raises on purpose."""

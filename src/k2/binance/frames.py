@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from k2.binance.fields import amount, fills, is_void, timestamp_us, trade_id
-from k2.errors import RejectError
+from k2.errors import NOT_DECODABLE, RejectError
 from k2.market import Origin, Side, StreamKind, Trade
 
 
@@ -101,7 +101,7 @@ def frame_decoder(kind: StreamKind) -> Decoder:
                 if payload.startswith(_WRAPPER)
                 else decode_bare(payload)
             )
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_DECODABLE:
             event = _explain(payload, event_type)
             if isinstance(event, Reply | ErrorReply | ServerShutdown):
                 return event
@@ -114,7 +114,7 @@ def original_event(payload: bytes) -> dict[str, Any]:
     """Return the frame for a dead letter: the event without its wrapper, or ``{"_raw": text}``."""
     try:
         parsed = msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_DECODABLE:
         return {"_raw": payload.decode("utf-8", errors="replace")}
     event = _unwrap(parsed)
     return event if isinstance(event, dict) else {"_raw": payload.decode("utf-8")}
@@ -174,7 +174,7 @@ def _explain(payload: bytes, event_type: type[Any]) -> Any:
     """Return the control value or event in ``payload``, or raise naming what is wrong with it."""
     try:
         parsed = msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+    except NOT_DECODABLE as exc:
         raise RejectError(f"Failed to parse message: {exc}", error_type="parse") from exc
     event = _unwrap(parsed)
     if not isinstance(event, dict):

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from k2.binance.fields import amount, fills, is_void, timestamp_us, trade_id
-from k2.errors import RejectError, RetryError
+from k2.errors import NOT_DECODABLE, RejectError, RetryError
 from k2.market import BadRow, Origin, Side, StreamKind, Symbol, Trade
 
 
@@ -53,9 +53,6 @@ class _FillRowId(msgspec.Struct):
     id: int
 
 
-# What msgspec raises on bytes it was not made for.
-_NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
 _decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_agg_rows = msgspec.json.Decoder(list[_AggRow]).decode
 _decode_fill_rows = msgspec.json.Decoder(list[_FillRow]).decode
@@ -76,10 +73,10 @@ def decode_rows(
     originals: Iterable[Any]
     try:
         originals = decode(body)
-    except _NOT_DECODABLE:
+    except NOT_DECODABLE:
         try:
             originals = _decode_raws(body)
-        except _NOT_DECODABLE as exc:
+        except NOT_DECODABLE as exc:
             raise RetryError(f"REST answered something that is not rows: {body[:120]!r}") from exc
     return [_row(row, row_type, symbol=symbol, recv_ts_ns=recv_ts_ns) for row in originals]
 
@@ -88,7 +85,7 @@ def decode_symbols(body: bytes, *, names: Iterable[str]) -> dict[str, Symbol]:
     """Return the listed symbols among ``names``, with the assets the exchange states."""
     try:
         listings = _decode_exchange_info(body).symbols
-    except _NOT_DECODABLE as exc:
+    except NOT_DECODABLE as exc:
         raise RetryError(f"REST answered something that is not exchangeInfo: {exc}") from exc
     wanted = set(names)
     return {
@@ -102,7 +99,7 @@ def decode_quoted_in(body: bytes, *, quotes: Iterable[str]) -> set[str]:
     """Return the names of symbols that trade against one of these assets."""
     try:
         listings = _decode_exchange_info(body).symbols
-    except _NOT_DECODABLE as exc:
+    except NOT_DECODABLE as exc:
         raise RetryError(f"REST answered something that is not exchangeInfo: {exc}") from exc
     wanted = set(quotes)
     return {row.symbol for row in listings if row.quote_asset in wanted and row.status == "TRADING"}
@@ -112,7 +109,7 @@ def decode_time(body: bytes) -> int:
     """Return the exchange's clock, in microseconds since the epoch."""
     try:
         return timestamp_us(_decode_time(body).server_time, name="serverTime")
-    except (*_NOT_DECODABLE, RejectError) as exc:
+    except (*NOT_DECODABLE, RejectError) as exc:
         raise RetryError(f"REST answered something that is not a time: {exc}") from exc
 
 
@@ -121,7 +118,7 @@ def _row(row: Any, row_type: type[Any], *, symbol: str, recv_ts_ns: int) -> Trad
         source_id = _id_of(row, row_type)
         try:
             original = msgspec.json.decode(row)
-        except _NOT_DECODABLE as exc:
+        except NOT_DECODABLE as exc:
             raw = bytes(row).decode("utf-8", errors="replace")
             return BadRow(source_id, "parse", f"Failed to parse message: {exc}", {"_raw": raw})
         try:
@@ -165,6 +162,6 @@ def _id_of(row: msgspec.Raw, row_type: type[Any]) -> int:
     id_type = _AggRowId if row_type is _AggRow else _FillRowId
     try:
         found: Any = msgspec.json.decode(row, type=id_type)
-    except _NOT_DECODABLE as exc:
+    except NOT_DECODABLE as exc:
         raise RetryError(f"REST answered a row without an id: {bytes(row)[:120]!r}") from exc
     return int(found.a if row_type is _AggRow else found.id)

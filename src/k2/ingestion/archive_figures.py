@@ -102,7 +102,8 @@ class ArchiveFigures:
         name, now_s = self._writer.name, time.time()
         metrics.rows_written.labels(name).inc(landed.rows)
         metrics.table_commit_seconds.labels(name, "append").observe(took_s)
-        metrics.transaction_rows.labels(name).observe(landed.rows)
+        if landed.rows:  # an end without rows is no batch
+            metrics.transaction_rows.labels(name).observe(landed.rows)
         metrics.last_commit_timestamp.labels(name).set(now_s)
         for bad in landed.decoded.undecodable:
             metrics.message_errors.labels(bad.error_type).inc()

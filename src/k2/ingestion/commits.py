@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import structlog
 
-from k2.errors import ReconcileError, RetryError
+from k2.errors import ReconcileError, RetryError, StopError
 from k2.ingestion.host import Host
 from k2.ingestion.ring import Item
 from k2.ingestion.shard_log import ShardLog, ShardSettings
@@ -24,12 +24,15 @@ from k2.kafka.position import (
     encode_position,
     position_after,
 )
+from k2.kafka.refusals import check_position
 from k2.kafka.transaction import FencedError, Record
 from k2.market import Gap, Origin
 from k2.observability import metrics
 from k2.tape.arbiter import Placed
 
 RETRY_DELAY_S = 0.5
+TAIL_RECORDS = 200
+"""Looked at after a transaction that did not end well; a take-over looks at more."""
 
 _log = structlog.get_logger()
 
@@ -156,7 +159,23 @@ class Commits:
             )
             if found not in expected:
                 raise FencedError(f"shard {shard}: the position moved while we were its writer")
+        await self._check_tail(found)
         return found
+
+    async def _check_tail(self, found: Told) -> None:
+        """Compare the end of the trades with the position: a disk may have lost one of the two.
+
+        Raises:
+            FencedError: If they differ; whoever takes over next refuses, and names the repair.
+        """
+        shard = self._settings.shard
+        has_records, tail = await until_it_works(
+            f"shard {shard} in Kafka", lambda: self.log.tail(TAIL_RECORDS), draw=self._host.draw
+        )
+        try:
+            check_position(found.position, topic_has_records=has_records, tail=tail)
+        except StopError as exc:
+            raise FencedError(f"shard {shard}: {exc}") from exc
 
     def _records(self, batch: Batch) -> Iterable[Record]:
         positions, after = self._settings.names.positions, batch.after

@@ -64,6 +64,7 @@ class Comparing:
                 self._unreadable.met(str(exc))
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
+            self._unreadable.over()
             now_s = self._host.monotonic_s()
             for record in records:
                 self._written(record, now_s)

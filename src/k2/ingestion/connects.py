@@ -8,13 +8,13 @@ nor the limit from us.
 import asyncio
 import fcntl
 import threading
-from collections import Counter
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from k2.binance.limits import connect_wait_s, recent_connects_s
+from k2.errors import NOT_DECODABLE
 from k2.ingestion.host import Host
 
 _log = structlog.get_logger()
@@ -31,8 +31,10 @@ class ConnectBudget:
         self._share = share
         self._host = host
         self._turn = threading.Lock()  # every leg connects
-        self._known_s: list[float] = []
-        """Attempts that count, of everybody as far as the file could be read."""
+        self._kept_s: list[float] = []
+        """Attempts that count, of everybody, as the file said last."""
+        self._unkept_s: list[float] = []
+        """Ours that it has not taken yet."""
 
     async def take(self) -> None:
         """Wait until another attempt is allowed, and count it."""
@@ -47,37 +49,38 @@ class ConnectBudget:
     def _take(self) -> float:
         now_s = self._host.wall_s()
         wait_s: float | None = None
-        self._known_s = recent_connects_s(self._known_s, wall_s=now_s)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock_path.open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                kept_s = self._read()
-                recent_s = recent_connects_s(kept_s, wall_s=now_s)
-                # Each as often as whoever knows of more: most are the same ones, read before.
-                self._known_s = sorted((Counter(recent_s) | Counter(self._known_s)).elements())
+                self._kept_s = kept_s = self._read()
                 wait_s = self._count(now_s)
-                if self._known_s != kept_s:
-                    self._write()
+                attempts_s = self._attempts_s(now_s)
+                if attempts_s != kept_s:
+                    self._write(attempts_s)
+                    self._kept_s, self._unkept_s = attempts_s, []
         except OSError as exc:
             _log.warning("connect_count_not_kept", path=str(self._path), reason=str(exc))
         return self._count(now_s) if wait_s is None else wait_s
 
     def _count(self, now_s: float) -> float:
         """Count an attempt, or return how long to wait before."""
-        wait_s = connect_wait_s(self._known_s, share=self._share, wall_s=now_s)
+        wait_s = connect_wait_s(self._attempts_s(now_s), share=self._share, wall_s=now_s)
         if not wait_s:
-            self._known_s.append(round(now_s, 1))
+            self._unkept_s.append(round(now_s, 1))
         return wait_s
+
+    def _attempts_s(self, now_s: float) -> list[float]:
+        return recent_connects_s(sorted([*self._kept_s, *self._unkept_s]), wall_s=now_s)
 
     def _read(self) -> list[float]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=list[float])
         except FileNotFoundError:
             return []
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_DECODABLE:
             return []  # damaged: counted anew
 
-    def _write(self) -> None:
-        self._aside_path.write_bytes(msgspec.json.encode(self._known_s))
+    def _write(self, attempts_s: list[float]) -> None:
+        self._aside_path.write_bytes(msgspec.json.encode(attempts_s))
         self._aside_path.replace(self._path)

@@ -141,7 +141,7 @@ class Replays:
                 continue
             page = {row.source_id: row for row in rows}
             found |= {source_id: page[source_id] for source_id in left if source_id in page}
-            asked_to = max(left[0], *page)
+            asked_to = max([left[0], *page])
             left = [source_id for source_id in left if source_id > asked_to]
         return found
 

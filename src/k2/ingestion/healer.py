@@ -169,6 +169,7 @@ class SymbolHealer:
                 waited_s := now_s() - lacking_since[1]
             ) >= self._healing.heal_wait_max_s and self._healing.hears():
                 self._declare(page.lacking, waited_s)
+                delay_s = POLL_DELAY_S
                 continue
             self._remind(began_s)
             # Not when the tape moved: below an id far ahead it does with every live trade.

@@ -135,8 +135,8 @@ def _writing(health: Health) -> list[Problem]:
         if shard.role == "writer":
             if shard.waiting_s is not None and shard.waiting_s > STALLED_S:
                 text = (
-                    f"Shard {shard.shard}: {shard.pending:,} trades wait for a commit, for "
-                    f"{_span(shard.waiting_s)} by now."
+                    f"Shard {shard.shard}: no commit for {_span(shard.waiting_s)}, and "
+                    f"{shard.pending:,} trades wait."
                 )
                 problems.append(Problem("bad", "commits_stalled", text))
         elif health.phase == "recording":

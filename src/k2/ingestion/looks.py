@@ -13,7 +13,7 @@ import msgspec
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from k2.errors import RetryError
+from k2.errors import NOT_DECODABLE, RetryError
 from k2.ingestion.health import ArchiveHealth, DependencyHealth, LakeHealth
 from k2.ingestion.host import Host
 from k2.kafka.admin import unreachable
@@ -28,9 +28,6 @@ REGISTRY_EVERY_S = 10.0
 ARCHIVE_EVERY_S = 2.0
 HTTP_DEADLINE_S = 1.5
 ANSWER_MAX_BYTES = 1 << 20
-
-# What msgspec raises on bytes it was not made for.
-_NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Dependency:
@@ -154,7 +151,7 @@ async def watch_archive(lake: Lake) -> None:
                 lake.saw(msgspec.json.decode(body, type=ArchiveHealth), None)
             except (aiohttp.ClientError, OSError) as exc:
                 lake.saw(None, _why(exc))
-            except _NOT_DECODABLE as exc:
+            except NOT_DECODABLE as exc:
                 lake.saw(None, f"somebody else answers: {exc}")
 
         await _again_and_again(look, every_s=ARCHIVE_EVERY_S)

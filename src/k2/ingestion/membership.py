@@ -142,6 +142,7 @@ class Membership:
             self._unheard.met(str(exc))
             await asyncio.sleep(RETRY_DELAY_S)
             return
+        self._unheard.over()
         if lease is not self._lease:
             return
         if unknown := change.gained - self._terms.keys():

@@ -11,11 +11,11 @@ import structlog
 
 from k2.binance.limits import PATHS, WEIGHT_PER_MINUTE, WEIGHTS
 from k2.errors import RetryError
-from k2.ingestion.admission import newest_id as newest_of
 from k2.ingestion.host import Host
 from k2.ingestion.ports import Rest
 from k2.ingestion.shard import Shard
-from k2.market import StreamKind
+from k2.kafka.refusals import check_newest
+from k2.market import StreamKind, Trade
 from k2.observability import metrics
 from k2.tape.silence import Silence
 
@@ -26,6 +26,9 @@ PROBES_SHARE = 0.08
 
 OVERDUE_AGAIN_S = 30.0
 """A symbol that is silent for too long is asked about this often."""
+
+YOUNGER_US = 1_000_000
+"""By so much a trade is later than another for certain, whatever the order of their ids."""
 
 _log = structlog.get_logger()
 
@@ -74,6 +77,8 @@ class QuietProbe:
         self._host = host
         self._probed_s: dict[str, float] = {}
         self._silent: set[str] = set()
+        self._back: set[str] = set()
+        """Symbols whose newest id was below their tape's last one at the last look."""
         self._overdue_next = True
 
     async def run(self) -> None:
@@ -162,17 +167,32 @@ class QuietProbe:
         if tape is None or tape.next_id is None or newest_id is None:
             return
         if newest_id < tape.next_id - 1:
-            await self._refuse_reset(symbol)
+            await self._went_back(symbol, newest_id)
+            return
+        self._back.discard(symbol)
         if newest_id >= tape.next_id:
             _log.warning("quiet_symbol_had_traded", symbol=symbol, newest_id=newest_id)
             self._found(symbol, newest_id)
 
-    async def _refuse_reset(self, symbol: str) -> None:
+    async def _went_back(self, symbol: str, newest_id: int) -> None:
         """Refuse an exchange that began its ids anew: new trades would join the old tape.
 
+        REST may trail, and seconds later it does not. So a second look has to show the same, and
+        its newest trade has to be younger than the tape's last one.
+
         Raises:
-            StopError: If it did, and does not only trail.
+            StopError: If it did.
         """
         where = self._shard.told.position.stands(symbol)
-        if where is not None:
-            await newest_of(symbol, where, self._rest, host=self._host, fail_fast=False)
+        if symbol not in self._back or where is None or where.last_ts_us is None:
+            self._back.add(symbol)
+            return
+        await self._pace.wait()
+        try:
+            rows = await self._rest.rows_from(symbol, from_id=newest_id)
+        except RetryError as exc:
+            _log.info("probe_waits", symbol=symbol, reason=str(exc))
+            return
+        newest = rows[0] if rows else None
+        if isinstance(newest, Trade) and newest.trade_ts_us - where.last_ts_us > YOUNGER_US:
+            check_newest(symbol, where, newest_id=newest.source_id, newest_ts_us=newest.trade_ts_us)

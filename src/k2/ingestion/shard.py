@@ -212,9 +212,7 @@ class Shard:
         """Queue items, in tape order, for the next transaction."""
         self._ring.put(items)
         if self.role is Role.WRITER:
-            if self.waits_since_s is None:
-                self.waits_since_s = self._host.monotonic_s()
-            self._arrived.set()
+            self._something_waits()
         else:
             self._ring.let_go_of_oldest()  # what a successor then lacks comes by REST
 
@@ -279,7 +277,7 @@ class Shard:
         """Have something else committed beside the tape; the future tells when it was."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._extras.append(Extra(records, change, done))
-        self._arrived.set()
+        self._something_waits()
         return done
 
     async def write(self, until: asyncio.Event) -> None:
@@ -327,6 +325,11 @@ class Shard:
 
     # How.
 
+    def _something_waits(self) -> None:
+        if self.waits_since_s is None:
+            self.waits_since_s = self._host.monotonic_s()
+        self._arrived.set()
+
     def _learn(self) -> None:
         self.told = Told.by(self.log.record)
 
@@ -361,6 +364,8 @@ class Shard:
         batch = batch_of(items, extra, before=self.told, now_us=self._host.wall_ns() // 1000)
         if batch is None:
             self._extras.popleft().settle(landed=False)
+            if not self._ring and not self._extras:
+                self.waits_since_s = None
             return 0
         if not await self._commits.land(batch):
             return 0
@@ -370,7 +375,7 @@ class Shard:
             self._extras.popleft()
             extra.settle(landed=True)
         self.last_commit_s = self._host.monotonic_s()
-        self.waits_since_s = self.last_commit_s if self._ring else None
+        self.waits_since_s = self.last_commit_s if self._ring or self._extras else None
         if self._resumes_ns is not None:
             self.last_pause_s = max(0.0, (self._host.wall_ns() - self._resumes_ns) / 1e9)
             self._resumes_ns = None

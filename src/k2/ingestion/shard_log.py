@@ -132,6 +132,8 @@ class ShardLog:
             await self._kafka.run(self._producer.warm)
         except RetryError as exc:
             self._cold.met(str(exc))
+        else:
+            self._cold.over()
 
     async def look(self) -> ShardRecord:
         """Return what the shard says now, fencing nobody; it may be out of date.
@@ -139,11 +141,7 @@ class ShardLog:
         Raises:
             RetryError: If Kafka cannot be reached.
         """
-        topic, shard = self.settings.names.positions, self.settings.shard
-        await self._follow_to(
-            await self._kafka.run(lambda: self._ends.last_stable_offset(topic, shard))
-        )
-        return self.record
+        return await self._read_to(self._ends.last_stable_offset)
 
     async def take_over(self) -> ShardRecord:
         """Fence whoever wrote before, then read what the tape is and where it ends.
@@ -165,11 +163,7 @@ class ShardLog:
         Raises:
             RetryError: If Kafka cannot be reached, or one stays open for too long.
         """
-        topic, shard = self.settings.names.positions, self.settings.shard
-        await self._follow_to(
-            await self._kafka.run(lambda: self._ends.high_watermark(topic, shard))
-        )
-        return self.record
+        return await self._read_to(self._ends.high_watermark)
 
     async def commit(self, records: Callable[[], Iterable[Record]]) -> None:
         """Write the records (made on the worker thread) in one transaction.
@@ -225,6 +219,16 @@ class ShardLog:
         await self._following.run(self._follower.close)
         self._following.close()
         self._reading.close()
+
+    async def _read_to(self, end: Callable[[str, int], int]) -> ShardRecord:
+        topic, shard = self.settings.names.positions, self.settings.shard
+        seen = self._follower.next_offset
+        offset = await self._kafka.run(lambda: end(topic, shard))
+        if offset < seen:
+            # What was read beyond it is gone: a broker came back without it, or does not lead yet.
+            raise RetryError(f"{topic} ends at offset {offset}, and was read to {seen} before")
+        await self._follow_to(offset)
+        return self.record
 
     async def _follow_to(self, offset: int) -> None:
         deadline_s = self._host.monotonic_s() + FOLLOW_DEADLINE_S

@@ -111,10 +111,10 @@ class SymbolWatch:
             return
         self._listing_due_s = now_s + min(AGAIN_AFTER_S, self._listing_every_s)
         trading = await self._rest.quoted_in(self._wanted.quotes)
-        self._listing_due_s = now_s + self._listing_every_s
         absent = (self._of_quotes - trading) & self._carrier.carried() - self._wanted.names
         # A halt or maintenance ends: what is still listed, whatever its status, stays recorded.
         listed = await self._rest.symbols(sorted(absent)) if absent else {}
+        self._listing_due_s = now_s + self._listing_every_s
         halted, gone = absent & listed.keys(), absent - listed.keys()
         if len(gone) > 1 and not trading and not halted:
             _log.warning("listing_not_believed", why="it has none of the symbols; all stay")

@@ -93,8 +93,8 @@ class Terms:
         if not await self._take_over():
             return
         metrics.shard_writer.labels(label).set(1)
-        alone = "rejoin" if shard.takeovers > 1 else "start"
-        reason = "succession" if shard.seen_writing else alone
+        first_or_again = "rejoin" if shard.takeovers > 1 else "start"
+        reason = "succession" if shard.seen_writing else first_or_again
         metrics.takeovers.labels(label, reason).inc()
         _log.info(
             "took_over",

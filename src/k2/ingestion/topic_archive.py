@@ -12,9 +12,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from k2.errors import RetryError, StopError
 from k2.ingestion.archive_figures import ArchiveFigures, RecordAccount
-from k2.ingestion.trouble import Trouble
+from k2.ingestion.reading_trouble import ReadingTrouble
 from k2.kafka.dead_letters import DeadLetters
-from k2.kafka.rights import explained
 from k2.lake.commit_plan import Source
 from k2.lake.writer import Landed, TableWriter
 from k2.observability import metrics
@@ -65,8 +64,7 @@ class TopicArchive:
         self._account = RecordAccount()
         self._bytes = 0
         self._flushed_at_s = float("-inf")
-        self._away = Trouble("Kafka cannot be reached", time.monotonic, topic=topic)
-        self._unreadable = Trouble("topic_not_readable", time.monotonic, topic=topic)
+        self._trouble = ReadingTrouble(topic)
         self._partitions = range(partitions)
         self._next: dict[int, int] = {}
         """By partition, the offset that the next table commit names."""
@@ -75,7 +73,7 @@ class TopicArchive:
         self._open: dict[int, list[tuple[bytes | None, int]]] = {}
         """By partition, records whose transaction may have others behind them; of no batch yet."""
         self._read: dict[int, int] = {}
-        """By partition, the offset behind the last record read."""
+        """By partition, the offset behind the last record read; where reading begins before one."""
         self._consumer = Consumer(
             settings.kafka.client(
                 {
@@ -96,18 +94,17 @@ class TopicArchive:
             TopicPartition(topic, partition, offsets.get(partition, 0))
             for partition in range(partitions)
         ]
-        self._consumer.assign(
-            [
-                s if s.offset else TopicPartition(topic, s.partition, OFFSET_BEGINNING)
-                for s in starts
-            ]
-        )
+        places = [
+            s if s.offset else TopicPartition(topic, s.partition, OFFSET_BEGINNING) for s in starts
+        ]
+        self._read = {place.partition: place.offset for place in places}
+        self._consumer.assign(places)
         _log.info("archive_begins", topic=topic, offsets={s.partition: s.offset for s in starts})
 
     @property
     def unread(self) -> str:
         """Why Kafka does not give the topic's records out; nothing when it does."""
-        return self._unreadable.reason
+        return self._trouble.reason
 
     @property
     def due(self) -> bool:
@@ -133,6 +130,7 @@ class TopicArchive:
         if len(self._values) >= HELD_FLUSHES_MAX * self._settings.flush_rows:
             self._show()  # its seconds go on
             return 0
+        self._trouble.ask_again(self._consumer, self._read)
         try:
             messages = self._consumer.consume(RECORDS_PER_POLL, timeout_s)
         except KafkaException as exc:
@@ -141,15 +139,15 @@ class TopicArchive:
         for message in messages:
             partition = message.partition() or 0
             if (problem := message.error()) is None:
-                self._unreadable.over()
+                self._trouble.read(partition)
                 value, produced_ms = message.value(), message.timestamp()[1]
                 self._take(partition, message.offset() or 0, value, produced_ms)
                 taken += 1
             elif problem.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its own name
-                self._unreadable.over()
+                self._trouble.read(partition)
                 self._reach_end(partition, message.offset() or 0)
             else:
-                self._judge(problem)
+                self._judge(problem, topic=message.topic(), partition=message.partition() or 0)
         self._account.read += taken
         self._show()
         return taken
@@ -287,7 +285,7 @@ class TopicArchive:
         records = self._open.get(partition)
         return records[0][1] if records else None
 
-    def _judge(self, problem: KafkaError) -> None:
+    def _judge(self, problem: KafkaError, *, topic: str | None, partition: int) -> None:
         # The library's names for its own codes start with an underscore.
         if problem.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
             raise StopError(
@@ -297,10 +295,7 @@ class TopicArchive:
             )
         if problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StopError(f"topic {self.topic} was deleted while it was being archived")
-        if problem.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            self._away.met(problem.str())
-        elif not problem.retriable():  # such as a right that was taken away; said only once
-            self._unreadable.met(explained(problem))
+        self._trouble.met(problem, topic=topic, partition=partition)
 
 
 def _readable(value: bytes) -> dict[str, Any]:

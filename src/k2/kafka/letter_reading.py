@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from k2.errors import RetryError
+from k2.errors import NOT_DECODABLE, RetryError
 from k2.kafka.letter_files import letter_files
 
 
@@ -79,7 +79,7 @@ class LetterReader:
                     continue
                 try:
                     letter = _decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                except NOT_DECODABLE:
                     self.unreadable += 1
                     continue
                 if letter.timestamp.tzinfo is None:

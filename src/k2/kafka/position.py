@@ -12,9 +12,8 @@ from typing import Annotated
 
 import msgspec
 
-from k2.errors import RejectError
+from k2.errors import NOT_DECODABLE, RejectError
 from k2.kafka.replay_request import (
-    NOT_DECODABLE,
     REPLAY_PREFIX,
     ReplayRequest,
     decode_replay,

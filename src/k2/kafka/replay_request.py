@@ -2,7 +2,7 @@
 
 import msgspec
 
-from k2.errors import RejectError
+from k2.errors import NOT_DECODABLE, RejectError
 from k2.market import Trade
 
 REPLAY_PREFIX = b"replay:"
@@ -10,9 +10,6 @@ REPLAY_PREFIX = b"replay:"
 
 TRADES_MAX = 100
 """Trades in one request: some 40 KB, and at most so many gaps looked for beside the others."""
-
-NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises at bytes that are no such record; the last one at brackets without end."""
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):

@@ -69,15 +69,16 @@ class ShardFollower:
         self._consumer: Any = None
         self._intake = PositionIntake()
         self._before: ShardRecord | None = None
-        """What an earlier consumer had read to its end, until this one gets there: half a
-        reading would tell of symbols that left, and of tapes that went back."""
+        """What an earlier consumer had read, until this one has seen the end: half a reading
+        would tell of symbols that left, and of tapes that went back."""
         self._at_end = False
         self._told = self._intake.record
 
     @property
     def record(self) -> ShardRecord:
         """What has been read so far; never less than once was."""
-        return self._intake.record if self._before is None else self._before
+        before = self._before  # read once: the follower's thread may catch up in between
+        return self._intake.record if before is None else before
 
     @property
     def behind(self) -> bool:
@@ -117,14 +118,17 @@ class ShardFollower:
 
     def _opened(self) -> Any:
         if self._consumer is None:
-            if self.next_offset:
-                self._before = self.record
-            self._intake = PositionIntake()
-            self.next_offset = 0
-            self._at_end = False
+            self._begin_anew()
             self._consumer = self._make(self._kafka.client(self._settings))
             self._consumer.assign([self._partition])
         return self._consumer
+
+    def _begin_anew(self) -> None:
+        if self.next_offset:
+            self._before = self.record
+        self._intake = PositionIntake()
+        self.next_offset = 0
+        self._at_end = False
 
     def _take(self, message: Any) -> bool:
         """Take in a message; say whether the end was reached."""
@@ -140,6 +144,7 @@ class ShardFollower:
             self._at_end = True
         elif not problem.retriable():
             self.close()
+            self._begin_anew()
             raise RetryError(f"Kafka cannot read {self._partition.topic}: {explained(problem)}")
         return self._at_end
 

@@ -11,7 +11,7 @@ from pyiceberg.exceptions import (
     RESTError,
     ValidationError,
 )
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from k2.errors import RetryError, StopError
 
@@ -27,11 +27,13 @@ _DAMAGED = (
     LookupError,
     TypeError,
     OverflowError,
-    MemoryError,
     SystemError,
     zlib.error,
 )
 """A file that is there and is not what it should be."""
+
+_DAMAGED_AT_A_COMMIT = (ValidationError, ResolveError, EOFError, zlib.error)
+"""The same around code of ours: what else it raises is a mistake of ours, and shows as one."""
 
 
 @contextmanager
@@ -45,6 +47,8 @@ def lake_failures(what: str) -> Iterator[None]:
     try:
         yield
     except AWAY as exc:
+        if type(exc) is DatabaseError:  # "file is not a database", not one that is locked or away
+            raise _damaged(what, exc) from exc
         raise RetryError(f"{what}: {_words(exc)}") from exc
     except _DAMAGED as exc:
         raise _damaged(what, exc) from exc
@@ -64,9 +68,7 @@ def damage_stops(table: str) -> Iterator[None]:
             f"table {table} was dropped under its writer: another program did. Restore the lake, "
             "or start the archive again with another K2_LAKE_DIR: it takes what Kafka has"
         ) from exc
-    except AWAY:
-        raise
-    except _DAMAGED as exc:
+    except _DAMAGED_AT_A_COMMIT as exc:
         raise _damaged(f"table {table} cannot be committed to", exc) from exc
 
 

@@ -177,8 +177,8 @@ class TableWriter:
             batch_id=uuid.uuid4().hex,
             coverage=decoded.coverage,
         )
-        files = self._write_files(decoded)
         with damage_stops(self.name):
+            files = self._write_files(decoded)
             self._land(files, decoded, target)
         return Landed(decoded, decoded.rows.num_rows, reached.offsets, rereads)
 
@@ -214,10 +214,12 @@ class TableWriter:
     def _write_files(self, decoded: Decoded) -> list[DataFile]:
         if decoded.rows.num_rows == 0:
             return []
-        with lake_failures("the lake's files cannot be written"):
+        try:
             return list(
                 _dataframe_to_data_files(self._table.metadata, decoded.rows, self._table.io)
             )
+        except OSError as exc:
+            raise RetryError(f"the lake's files cannot be written: {exc}") from exc
 
     def _commit(self, files: list[DataFile], decoded: Decoded, target: TableState) -> None:
         marks = offset_marks(target.sources, target.batch_id)

@@ -18,11 +18,14 @@ DEADLINE_S = 7.0
 MARKER = "stack.lock"
 
 # What `k2 stream` and `k2 symbols` may have made there before any `k2 up` did.
-_OF_SERVICES = ("connects.json*", "spill", "symbols-lake*.txt", ".symbols-lake*.txt.*")
+_OF_SERVICES = (
+    *("connects.json", "connects.json.lock", "connects.json.new", "spill"),
+    *("symbols-lake*.txt", ".symbols-lake*.txt.*"),
+)
 
 # As ``local/venue.py`` names them: a folder that is only called much the same may be anybody's.
 _VENUES = ("", "-simulated", "-testnet", "-demo", "-binance.us", "-recorded-*")
-_LAKES = (f"lake{venue}{fills}" for venue in _VENUES for fills in ("", "-fills"))
+_LAKES = tuple(f"lake{venue}{fills}" for venue in _VENUES for fills in ("", "-fills"))
 
 # Everything k2 ever makes there; nothing else is removed.
 _OURS = (

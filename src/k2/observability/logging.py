@@ -40,10 +40,10 @@ def configure_logging(*, service: str, level: str, file: Path | None) -> None:
     )
     as_json = _formatter(shared, structlog.processors.JSONRenderer(ensure_ascii=False))
     as_text = _formatter(shared, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()))
-    for handler, formatter in zip(
-        handlers, (as_text if sys.stdout.isatty() else as_json, as_json), strict=False
-    ):
-        handler.setFormatter(formatter)
+    for handler in handlers:
+        handler.setFormatter(as_json)
+    if sys.stdout.isatty():
+        handlers[0].setFormatter(as_text)
     logging.basicConfig(level=level, handlers=handlers, force=True)
     # Libraries speak up only when something is wrong.
     for noisy in ("aiohttp.access", "picows", "pyiceberg", "asyncio"):

@@ -88,7 +88,8 @@ def load_settings(
 def _second_leg(env_file: Path | None) -> dict[str, str]:
     """Return the file's second leg where the environment's is of another exchange than the file's.
 
-    Whoever sets one address only did not mean it for what ``k2 up`` chose to run last.
+    Whoever sets one address only did not mean it for the built-in exchange that ``k2 up`` ran last;
+    beside an exchange that somebody named it is a mistake, and refused like any other.
     """
     in_file = _in_file(env_file)
     ws_url, fallback = in_file.get("BINANCE_WS_URL"), os.environ.get("BINANCE_WS_URL_FALLBACK")
@@ -96,9 +97,12 @@ def _second_leg(env_file: Path | None) -> dict[str, str]:
         return {}
     try:
         fits = environment_of(fallback) == environment_of(ws_url)
+        chosen = environment_of(ws_url) == "simulated"
     except ValueError:  # no address: that is said where it is read
         return {}
-    return {} if fits else {"BINANCE_WS_URL_FALLBACK": in_file.get("BINANCE_WS_URL_FALLBACK") or ""}
+    if fits or not chosen:
+        return {}
+    return {"BINANCE_WS_URL_FALLBACK": in_file.get("BINANCE_WS_URL_FALLBACK") or ""}
 
 
 def _refuse_unknown(env_file: Path | None) -> None:

@@ -169,6 +169,25 @@ def test_a_clock_set_back_costs_one_window_and_not_the_time_it_was_set_back_by(
     asyncio.run(scenario())
 
 
+def test_a_clock_set_back_counts_each_attempt_once_whoever_knows_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, path = _Clock(), tmp_path / "connects.json"
+
+    async def scenario() -> None:
+        budgets = [ConnectBudget(path, share=0.5, host=clock.host) for _ in range(3)]
+        for number in range(30):
+            clock.wall_s += 0.5
+            await _take(budgets[number % 3], clock, monkeypatch)
+        clock.wall_s -= 120
+        for budget in budgets:
+            clock.wall_s += 1
+            await _take(budget, clock, monkeypatch)
+        assert len(json.loads(path.read_text())) == 33
+
+    asyncio.run(scenario())
+
+
 def test_a_clock_set_forward_forgets_what_was_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,12 +278,15 @@ def test_of_a_delisted_symbol_the_letters_own_words_are_taken() -> None:
     in_scene(lambda: Scene(closed_ids=[10]), story)
 
 
-def test_a_page_that_does_not_reach_what_was_asked_for_is_not_asked_for_all_the_time() -> None:
+@pytest.mark.parametrize("below", [0, 1])
+def test_a_page_that_does_not_reach_what_was_asked_for_is_not_asked_for_all_the_time(
+    below: int,
+) -> None:
     async def story(scene: Scene) -> None:
         async def rows_from(symbol: str, *, from_id: int) -> list[Trade | BadRow]:
             await asyncio.sleep(0.02)
             scene.rest.asked.append(from_id)
-            return [trade(from_id - 1, symbol)]
+            return [trade(from_id - 1, symbol)] * below
 
         scene.rest.rows_from = rows_from  # type: ignore[method-assign]
         scene.ask(10)

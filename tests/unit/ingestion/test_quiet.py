@@ -102,7 +102,7 @@ def test_ids_nobody_delivered_are_told() -> None:
 def test_an_exchange_that_began_its_ids_anew_is_refused_while_it_runs() -> None:
     async def tell() -> None:
         scene = Scene()
-        _told(scene, last_ts_us=trade(3).trade_ts_us - 1)
+        _told(scene, last_ts_us=trade(3).trade_ts_us - 2_000_000)
         scene.rest.newest = 3
         with pytest.raises(ExceptionGroup) as caught:
             await scene.play(asyncio.sleep(10 * PROBE_EVERY_S))
@@ -112,18 +112,31 @@ def test_an_exchange_that_began_its_ids_anew_is_refused_while_it_runs() -> None:
     virtually(tell())
 
 
-def test_a_rest_that_only_trails_is_waited_for() -> None:
+@pytest.mark.parametrize("lacking", ["nothing", "a younger trade", "a row", "the tape's time"])
+def test_without_evidence_of_new_ids_a_rest_that_trails_is_asked_again(lacking: str) -> None:
     async def tell() -> None:
         scene = Scene()
-        _told(scene, last_ts_us=trade(3).trade_ts_us)
+        younger_us = {"a younger trade": 0}.get(lacking, 2_000_000)
+        last_ts_us = trade(3).trade_ts_us - younger_us
+        _told(scene, last_ts_us=None if lacking == "the tape's time" else last_ts_us)
         scene.rest.newest = 3
-        await scene.play(asyncio.sleep(10 * PROBE_EVERY_S))
+        if lacking == "a row":
+            scene.rest.bad = {3: "void"}
+
+        async def story() -> None:
+            if lacking == "nothing":  # it trailed at one look
+                await until(lambda: scene.rest.asked_newest != [])
+                scene.rest.newest = 99
+            await asyncio.sleep(10 * PROBE_EVERY_S)
+            assert len(scene.rest.asked_newest) > 5
+
+        await scene.play(story())
         assert scene.found == []
 
     virtually(tell())
 
 
-def _told(scene: Scene, *, last_ts_us: int) -> None:
+def _told(scene: Scene, *, last_ts_us: int | None) -> None:
     """Have the log say when the tape's last trade was traded."""
     where = SymbolPosition(100, 99, 0, last_ts_us)
     scene.world.log.say(ShardPosition({"BTCUSDT": where}))

@@ -461,7 +461,7 @@ def test_after_a_resumed_commit_the_position_is_read_before_a_new_producer_goes_
         world.stream(5, 19)
         await world.write_all()
         assert world.ids == list(range(5, 20))
-        assert world.log.calls == ["take_over", "look", "take_over"]
+        assert world.log.calls == ["take_over", "look", "take_over", "tail"]
 
     virtually(story())
 

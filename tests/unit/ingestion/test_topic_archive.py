@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 from k2.errors import RetryError, StopError
 from k2.ingestion import topic_archive
 from k2.ingestion.archive_figures import RecordAccount
+from k2.ingestion.reading_trouble import ASK_AGAIN_S
 from k2.ingestion.topic_archive import HELD_FLUSHES_MAX, TopicArchive
 from k2.kafka.dead_letters import DeadLetters
 from k2.lake.commit_plan import Offsets, Source
@@ -36,6 +37,9 @@ class Message:
     def partition(self) -> int:
         return self._partition
 
+    def topic(self) -> str | None:
+        return "t.repairs"
+
     def offset(self) -> int:
         return self._offset
 
@@ -56,6 +60,7 @@ class FakeConsumer:
         self.settings = settings
         self.ready: list[list[Message]] = []
         self.assigned: dict[int, int] = {}
+        self.sought: list[tuple[int, int]] = []
         FakeConsumer.made = self
 
     def assign(self, partitions: list[TopicPartition]) -> None:
@@ -67,6 +72,9 @@ class FakeConsumer:
     def get_watermark_offsets(self, _tp: TopicPartition, *, cached: bool) -> tuple[int, int]:
         assert cached, "a request in every turn would cost what it measures"
         return 0, 20
+
+    def seek(self, place: TopicPartition) -> None:
+        self.sought.append((place.partition, place.offset))
 
     def commit(self, **_how: Any) -> None: ...
 
@@ -252,7 +260,7 @@ def test_what_cannot_be_gone_on_from_stops(make: Callable[..., Made], code: int,
 
 
 def test_what_kafka_does_not_give_out_is_told_until_it_does(make: Callable[..., Made]) -> None:
-    one, consumer, _ = make()
+    one, consumer, _ = make(partitions=2)
     assert one.unread == ""
     for well in (Message(1), end()):
         consumer.ready = [[Message(error=KafkaError.TOPIC_AUTHORIZATION_FAILED)], [], [well]]
@@ -263,9 +271,44 @@ def test_what_kafka_does_not_give_out_is_told_until_it_does(make: Callable[..., 
         assert one.unread == ""
 
 
-def test_a_broker_that_is_away_is_another_matter(make: Callable[..., Made]) -> None:
+def test_another_partitions_records_do_not_say_that_this_one_is_read(
+    make: Callable[..., Made],
+) -> None:
+    one, consumer, _ = make(partitions=2)
+    consumer.ready = [[Message(error=KafkaError.TOPIC_AUTHORIZATION_FAILED)]]
+    consumer.ready.append([Message(8, partition=1)])
+    one.poll(0.1)
+    one.poll(0.1)
+    assert one.unread
+
+
+def test_what_is_refused_is_asked_for_again_where_reading_stands(
+    make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("k2.ingestion.reading_trouble.time.monotonic", lambda: now_s)
+    one, consumer, _ = make(partitions=2)
+    consumer.ready = [[Message(8, partition=1)]]
+    consumer.ready.append([Message(partition=1, error=KafkaError.TOPIC_AUTHORIZATION_FAILED)])
+    for _ in range(3):
+        now_s += ASK_AGAIN_S
+        one.poll(0.1)
+    one.poll(0.1)
+    assert consumer.sought == [(1, 9)], "only what is refused, and not all the time"
+
+
+def test_what_is_not_about_a_partition_says_nothing_of_reading(make: Callable[..., Made]) -> None:
     one, consumer, _ = make()
-    consumer.ready = [[Message(error=KafkaError._ALL_BROKERS_DOWN)]]
+
+    class OfTheGroup(Message):
+        def topic(self) -> str | None:
+            return None
+
+    consumer.ready = [
+        [OfTheGroup(error=code)]
+        for code in (KafkaError._ALL_BROKERS_DOWN, KafkaError.GROUP_AUTHORIZATION_FAILED)
+    ]
+    one.poll(0.1)
     one.poll(0.1)
     assert one.unread == ""
 

@@ -234,7 +234,8 @@ def test_while_it_reads_anew_it_says_what_it_had_read(kafka: type[FakeConsumer])
     kafka.waiting.append(Message(0, code=KafkaError.TOPIC_AUTHORIZATION_FAILED))
     with pytest.raises(RetryError):
         shard.follow()
-    assert (shard.record, shard.behind) == (ShardRecord(None, at(9)), False)
+    assert (shard.record, shard.behind) == (ShardRecord(None, at(9)), True)
+    assert shard.next_offset == 0, "nothing is known of the log that is there now"
     kafka.waiting.append(written(0, 5))
     shard.follow()
     assert (shard.record, shard.behind) == (ShardRecord(None, at(9)), True)
