@@ -99,7 +99,7 @@ def judge_logs(kafka: KafkaWorld, topics: TopicNames, markets: Mapping[str, Mark
         _judge_past(verdict, symbol, ids, tapes[symbol], gaps[symbol], positions.get(symbol))
     for symbol, where in positions.items():
         _judge_position(verdict, symbol, where, tapes.get(symbol, []), gaps.get(symbol, []))
-    _judge_open_gaps(verdict, kafka, topics, gaps, repaired)
+    _judge_open_gaps(verdict, kafka, topics, gaps, repaired, markets)
     return verdict
 
 
@@ -254,14 +254,23 @@ def _judge_position(
         )
 
 
+def _is_void(market: Market, source_id: int) -> bool:
+    row = market.row(source_id)
+    return row is not None and row.void
+
+
 def _judge_open_gaps(
     verdict: Verdict,
     kafka: KafkaWorld,
     topics: TopicNames,
     gaps: Mapping[str, list[Declared]],
     repaired: Mapping[str, set[int]],
+    markets: Mapping[str, Market],
 ) -> None:
-    """What is declared missing and not repaired is tracked, and nothing else."""
+    """What is declared missing and not repaired is tracked, and nothing else.
+
+    A row that came late and is void is looked for no more: nothing better will come.
+    """
     tracked: dict[str, set[int]] = {symbol: set() for symbol in gaps}
     for partition in range(kafka.partitions_of(topics.positions)):
         for gap in last_position(kafka.logs[topics.positions, partition]).get("open_gaps", []):
@@ -274,8 +283,11 @@ def _judge_open_gaps(
             if gap.gap_class == "missing"
             for i in range(gap.first_id, gap.last_id + 1)
         }
-        if tracked[symbol] != missing - repaired[symbol]:
-            odd = sorted(tracked[symbol] ^ (missing - repaired[symbol]))
+        differing = tracked[symbol] ^ (missing - repaired[symbol])
+        odd = sorted(
+            i for i in differing if i in tracked[symbol] or not _is_void(markets[symbol], i)
+        )
+        if odd:
             verdict.violations.append(f"{symbol}: open gaps are wrong about {odd[:5]}")
 
 
