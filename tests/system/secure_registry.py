@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from system.threads import served
+from unit.threads import served
 
 
 class _Door(ThreadingHTTPServer):

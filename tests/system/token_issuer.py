@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from system.threads import served
+from unit.threads import served
 
 LIFETIME_S = 600
 

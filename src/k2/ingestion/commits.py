@@ -31,7 +31,7 @@ from k2.observability import metrics
 from k2.tape.arbiter import Placed
 
 RETRY_DELAY_S = 0.5
-TAIL_RECORDS = 200
+REFUSED_TAIL_RECORDS = 200
 """Looked at after a transaction that did not end well; a take-over looks at more."""
 
 _log = structlog.get_logger()
@@ -170,7 +170,9 @@ class Commits:
         """
         shard = self._settings.shard
         has_records, tail = await until_it_works(
-            f"shard {shard} in Kafka", lambda: self.log.tail(TAIL_RECORDS), draw=self._host.draw
+            f"shard {shard} in Kafka",
+            lambda: self.log.tail(REFUSED_TAIL_RECORDS),
+            draw=self._host.draw,
         )
         try:
             check_position(found.position, topic_has_records=has_records, tail=tail)

@@ -34,11 +34,12 @@ class ReadingTrouble:
 
     def met(self, problem: KafkaError, *, topic: str | None, partition: int) -> None:
         """Take note of an error event, of a partition or of something else (the group, brokers)."""
+        reason = explained(problem)
         if topic is None or partition < 0:
-            self._complaint.met(explained(problem))
+            self._complaint.met(reason)
             return
-        self._refused[partition] = explained(problem)
-        self._unreadable.met(explained(problem))
+        self._refused[partition] = reason
+        self._unreadable.met(reason)
 
     def read(self, partition: int) -> None:
         """A record of a partition came, or its end."""

@@ -1,13 +1,12 @@
 """``k2 healthcheck``: an answer is good only when it is ours and says so."""
 
-import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from k2.cli.healthcheck import main
+from unit.threads import served
 
 
 class Pretended(ThreadingHTTPServer):
@@ -37,12 +36,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def somebody() -> Iterator[Pretended]:
-    with Pretended() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = Pretended()
+    with served(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 HEALTH: list[str] = []
@@ -114,19 +110,10 @@ def test_an_address_that_cannot_be_is_no_answer(
     assert capsys.readouterr().out.startswith(f"no answer from {url}/health: ")
 
 
-def test_who_speaks_no_http_is_no_answer_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        assert main(["--url", f"http://127.0.0.1:{server.getsockname()[1]}"]) == 1
-        thread.join()
+def test_who_speaks_no_http_is_no_answer_and_one_line(
+    capsys: pytest.CaptureFixture[str], stranger: str
+) -> None:
+    assert main(["--url", stranger]) == 1
     said = capsys.readouterr().out
     assert said.endswith("/health: SSH-2.0-OpenSSH_9.6\n")
     assert len(said.splitlines()) == 1

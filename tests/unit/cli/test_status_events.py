@@ -1,9 +1,5 @@
 """Asking a service how it is, when it is none."""
 
-import socket
-import threading
-from collections.abc import Iterator
-
 import pytest
 
 from k2.cli import status_events
@@ -11,23 +7,6 @@ from k2.cli.output import Output
 from k2.cli.status_events import status_once
 from k2.cli.top import top
 from k2.errors import RetryError
-
-
-@pytest.fixture
-def stranger() -> Iterator[str]:
-    """Have somebody answer once who speaks no HTTP."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        thread.join()
 
 
 def test_who_speaks_no_http_is_no_answer(stranger: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from k2.errors import RetryError, StopError
 from k2.kafka.registry import Registered, Registry
+from unit.threads import served
 
 SUBJECT = "a topic/value"
 
@@ -46,12 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def pretended() -> Iterator[Pretended]:
-    with Pretended() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = Pretended()
+    with served(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def _registry(pretended: Pretended) -> Registry:

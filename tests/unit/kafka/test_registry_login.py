@@ -2,7 +2,6 @@
 
 import base64
 import ssl
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import SecretStr
 
 from k2.errors import RetryError
 from k2.kafka.registry import Registry
+from unit.threads import served
 
 PASSWORD = "canary-7f3a: ü"  # pragma: allowlist secret
 SCHEMA = b'{"id": 1, "version": 1, "schema": "{}"}'
@@ -67,12 +67,9 @@ def ca(tmp_path: Path) -> Path:
 def _guarded() -> Iterator[Guarded]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
-    with Guarded(context) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = Guarded(context)
+    with served(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 guarded = pytest.fixture(_guarded)
